@@ -1,0 +1,173 @@
+"""Batched optimisation of block targets: one offset per column, one Adam, per-column loss, clamp and stop.
+
+    loss = mean over prompts of -log p(target)  +  kl * KL(p || p_0)  +  weight_decay * ||delta|| / ||h||^2
+
+as in MEMIT (arXiv 2210.07229, section 4.2) and its public implementations; rows of different columns never meet, so
+optimising many columns at once gives what optimising each alone would. This file knows the loss and the steps; how the
+model is run is `tail.py`'s business.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_edit.errors import EditError
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.targets.columns import Column, TargetOptions, Targets
+from lightning_edit.targets.rows import Row, make_rows
+from lightning_edit.targets.tail import Tail
+
+
+def optimize_targets(
+    lm: LanguageModel, columns: Sequence[Column], layer: int, options: TargetOptions | None = None
+) -> Targets:
+    """Find, for every column, the hidden state that makes the model say its targets.
+
+    The target is the output of block `layer` at the subject's last token, or the output of its FFN projection where a
+    norm stands between the FFN and the residual stream. The model is left exactly as it was found.
+
+    Args:
+        lm: The language model.
+        columns: What should be said; each with at least one prompt.
+        layer: The block that takes the offset.
+        options: How to optimise.
+
+    Returns:
+        Targets, starts, losses and pass counts, in the order of `columns`.
+    """
+    options = options or TargetOptions()
+    done: dict[int, tuple[Tensor, Tensor, Tensor, int]] = {}
+    with lm.borrow(), torch.inference_mode(False), torch.enable_grad():
+        rows = make_rows(lm, list(columns))
+        lengths = [max(row.tail for row in rows if row.column == i) for i in range(len(columns))]
+        order = sorted(range(len(columns)), key=lambda i: lengths[i])  # columns of like length share a batch
+        for first in range(0, len(order), options.batch_size):
+            chosen = order[first : first + options.batch_size]
+            done.update(_Batch(lm, columns, rows, chosen, layer, options).run())
+    _check_finite(columns, done)
+    return _gather(done, columns, lm)
+
+
+def _gather(done: dict[int, tuple[Tensor, Tensor, Tensor, int]], columns: Sequence[Column], lm: LanguageModel) -> Targets:
+    """Put results back into the order of the columns."""
+    if not columns:
+        empty = torch.zeros(0, lm.sites[0].width, device=lm.device)
+        return Targets(empty, empty, torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    z, start, loss, steps = zip(*(done[i] for i in range(len(columns))), strict=True)
+    return Targets(torch.stack(z), torch.stack(start), torch.stack(loss), torch.tensor(steps), [c.id for c in columns])
+
+
+def _check_finite(columns: Sequence[Column], done: dict[int, tuple[Tensor, Tensor, Tensor, int]]) -> None:
+    """Name the columns whose optimisation ran away."""
+    bad = [columns[i].id for i, (z, _, loss, _) in done.items() if not (z.isfinite().all() and loss.isfinite())]
+    if bad:
+        raise EditError(
+            f"the targets of {len(bad)} columns are not finite ({', '.join(sorted(bad)[:5])}); expected finite losses. "
+            "Check that the model's own outputs are finite, or lower the target's learning rate."
+        )
+
+
+class _Batch:
+    """Columns that are optimised together; the finished leave it."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        columns: Sequence[Column],
+        rows: list[Row],
+        chosen: list[int],
+        layer: int,
+        options: TargetOptions,
+    ) -> None:
+        self.options, self.alive = options, chosen
+        self.rows = [row for index in chosen for row in rows if row.column == index]
+        self.tail = Tail(lm, layer, self.rows, options.prefix_cache)
+        self._index()
+        first = torch.tensor([self.owner.tolist().index(i) for i in range(len(chosen))], device=self.owner.device)
+        start = self.tail.start[first]
+        self.start = start if start.dtype == torch.float64 else start.float()  # (m, d)
+        self.offset = torch.zeros_like(self.start)
+        for i, index in enumerate(chosen):
+            if (z := columns[index].z) is not None:
+                self.offset[i] = z.to(self.start) - self.start[i]
+        self.offset = self._clamp(self.offset)
+        self.moments = torch.zeros(2, *self.offset.shape).to(self.offset)  # Adam's (2, m, d)
+        self.before: Tensor | None = None  # log-probabilities of the KL rows at a zero offset
+
+    def _index(self) -> None:
+        """Where each row's and each scored position's column stands among the living."""
+        device, place = self.tail.lm.device, {column: i for i, column in enumerate(self.alive)}
+        self.owner = torch.tensor([place[row.column] for row in self.rows], device=device)  # (r,)
+        self.labels = torch.tensor([x for row in self.rows for x in (row.labels or (-1,))], device=device)
+        prompts = torch.bincount(self.owner[[bool(row.labels) for row in self.rows]], minlength=len(self.alive))
+        share = [1 / len(row.labels) if row.labels else 0.0 for row in self.rows]
+        sizes = torch.tensor([len(row.scored) for row in self.rows], device=device)
+        each = (torch.tensor(share, dtype=torch.float64, device=device) / prompts[self.owner]).repeat_interleave(sizes)
+        self.of_score, self.weight = self.owner.repeat_interleave(sizes), each  # (scored,)
+
+    def run(self) -> dict[int, tuple[Tensor, Tensor, Tensor, int]]:
+        """Optimise until every column has stopped: {column: (z, start, loss, passes)}."""
+        done: dict[int, tuple[Tensor, Tensor, Tensor, int]] = {}
+        self._remember()
+        for step in range(1, self.options.steps + 1):
+            offset = self.offset.clone().requires_grad_()
+            loss = self._loss(offset)  # (m,)
+            finished = (loss.detach() < self.options.stop_loss) | (step == self.options.steps) | ~loss.isfinite()
+            for i in finished.nonzero().flatten().tolist():
+                done[self.alive[i]] = (self.start[i] + self.offset[i], self.start[i], loss[i].detach(), step)
+            if finished.all():
+                break
+            (gradient,) = torch.autograd.grad(loss[~finished].sum(), [offset])
+            if finished.any():
+                gradient = gradient[~finished]
+                self._compact(~finished)
+            self._update(gradient, step)
+        return done
+
+    def _remember(self) -> None:
+        """Read what the KL rows predict before any offset."""
+        if (self.labels < 0).any():
+            with torch.no_grad():
+                logits = self.tail.logits(torch.zeros_like(self.offset)[self.owner])
+            self.before = logits[self.labels < 0].log_softmax(-1)  # (columns with a KL row, vocabulary)
+
+    def _loss(self, offset: Tensor) -> Tensor:
+        """The loss of every living column (m,)."""
+        log_p = self.tail.logits(offset[self.owner]).log_softmax(-1)  # (scored, vocabulary)
+        target = self.labels >= 0
+        right = log_p[target].gather(1, self.labels[target, None])[:, 0]
+        norm = torch.linalg.vector_norm
+        loss = self.options.weight_decay * norm(offset, dim=1) / norm(self.start, dim=1) ** 2
+        loss = loss.index_add(0, self.of_score[target], -right * self.weight[target].to(right))
+        if self.before is not None:
+            now = log_p[~target]
+            drift = (now.exp() * (now - self.before)).sum(-1)  # KL(current || initial)
+            loss = loss.index_add(0, self.of_score[~target], self.options.kl * drift)
+        return loss
+
+    def _compact(self, alive: Tensor) -> None:
+        """Drop the finished columns and their rows."""
+        kept = alive[self.owner]
+        if self.before is not None:
+            self.before = self.before[alive[self.of_score[self.labels < 0]]]
+        self.tail.keep(kept.nonzero().flatten())
+        self.rows = [row for row, keep in zip(self.rows, kept.tolist(), strict=True) if keep]
+        self.alive = [column for column, keep in zip(self.alive, alive.tolist(), strict=True) if keep]
+        self.start, self.offset, self.moments = self.start[alive], self.offset[alive], self.moments[:, alive]
+        self._index()
+
+    def _update(self, gradient: Tensor, step: int) -> None:
+        """One step of Adam (torch's defaults), then the clamp."""
+        mean, square = self.moments
+        self.moments = torch.stack([mean.lerp(gradient, 0.1), 0.999 * square + 0.001 * gradient**2])
+        scale = (self.moments[1] / (1 - 0.999**step)).sqrt() + 1e-8
+        offset = self.offset - self.options.lr * self.moments[0] / (1 - 0.9**step) / scale
+        self.offset = self._clamp(offset)
+
+    def _clamp(self, offset: Tensor) -> Tensor:
+        """Project offsets onto the ball that is allowed around their starts."""
+        bound = self.options.clamp * self.start.norm(dim=1, keepdim=True)
+        length = offset.norm(dim=1, keepdim=True)
+        return torch.where(length > bound, offset * (bound / length), offset)
+

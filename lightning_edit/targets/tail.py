@@ -1,0 +1,208 @@
+"""The upper part of a model as a function of the offset: cached below, run above.
+
+Blocks up to the target's own never see the offset, and neither do the tokens before the subject's last one. Both are
+computed once, without gradients; every pass then runs the remaining blocks on the remaining tokens, and the head only
+where a prediction is scored. This file knows how to run a transformers model piecewise; it knows no loss.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.targets.rows import Row
+
+
+class Tail:
+    """Runs what lies above a target, for a batch of rows.
+
+    Args:
+        lm: The language model, already borrowed (eval mode, frozen parameters).
+        layer: The block whose output (or, where a norm follows the FFN, whose projection's output) takes the offset.
+        rows: The token rows.
+        prefix_cache: Keep attention keys and values of the tokens before the lookup position. Where the model fills
+            no plain cache, every pass runs the whole row instead.
+    """
+
+    def __init__(self, lm: LanguageModel, layer: int, rows: list[Row], prefix_cache: bool = True) -> None:
+        self.lm = lm
+        self.at_projection = lm.site(layer).norm_after
+        self.target = lm.projection(layer) if self.at_projection else lm.block(layer)
+        self.below = [lm.block(i) for i in range(layer if self.at_projection else layer + 1)]
+        self._lay_out(rows, max(row.lookup for row in rows) if prefix_cache else 0)
+        with torch.no_grad():
+            self.cache = self._fill_cache(rows) if self.prefix else None
+            if self.prefix and self.cache is None:  # a model with a cache of its own kind
+                self._lay_out(rows, 0)
+            self.hidden, self.wrapped, self.start = self._run_below()
+
+    def _lay_out(self, rows: list[Row], prefix: int) -> None:
+        """Split rows into a left-padded prefix of `prefix` tokens and a right-padded tail.
+
+        Nothing real ever sees what is padded on its right, so only the left padding needs a mask; a query that sees
+        nothing at all (not a number, in some attention kernels) cannot arise.
+        """
+        device, self.prefix = self.lm.device, prefix
+        cut = torch.tensor([row.lookup if prefix else 0 for row in rows], device=device)
+        width = max(len(row.ids) - c for row, c in zip(rows, cut.tolist(), strict=True))
+        self.ids = _pad([row.ids[c:] for row, c in zip(rows, cut.tolist(), strict=True)], width, device)  # (r, a)
+        last = torch.tensor([len(row.ids) - 1 for row in rows], device=device)
+        self.positions = (cut[:, None] + torch.arange(width, device=device)).minimum(last[:, None])
+        seen = torch.arange(prefix + width, device=device) >= (prefix - cut)[:, None]
+        self.mask = seen.long()  # (r, p + a)
+        self.lookup = torch.tensor([row.lookup for row in rows], device=device) - cut
+        self.scored = [[s - c for s in row.scored] for row, c in zip(rows, cut.tolist(), strict=True)]
+        self._index()
+
+    def _index(self) -> None:
+        """Flat (row, position) pairs of everything that is scored, row by row."""
+        device = self.lm.device
+        pairs = [(i, s) for i, scored in enumerate(self.scored) for s in scored]
+        self.scored_rows, self.scored_positions = torch.tensor(pairs, device=device).T
+        self.each = torch.arange(len(self.scored), device=device)
+
+    def _fill_cache(self, rows: list[Row]) -> DynamicCache | None:
+        """Attention keys and values of the prefixes in every block; None where the model does not fill the cache."""
+        ids = _pad([row.ids[: row.lookup] for row in rows], self.prefix, self.lm.device)  # (r, p)
+        place = torch.arange(self.prefix, device=ids.device)
+        cache = DynamicCache()
+        with self._head_at(self.each[:1], self.lookup[:1]):
+            self._forward(ids, torch.ones_like(ids), place.expand_as(ids), cache)
+        if len(cache.layers) != self.lm.num_layers or any(layer.get_seq_length() != self.prefix for layer in cache.layers):
+            return None
+        source = place - (self.mask[:, : self.prefix] == 0).sum(1, keepdim=True)  # move right, next to the tail
+        for layer in cache.layers:
+            layer.keys, layer.values = _take(layer.keys, source), _take(layer.values, source)
+        return cache
+
+    def _run_below(self) -> tuple[Tensor | None, bool, Tensor]:
+        """Hidden states behind the last block below, whether blocks return tuples, and the start values (r, d)."""
+        seen: dict[str, Any] = {}
+
+        def keep(name: str) -> Any:  # noqa: ANN401 - a hook
+            return lambda module, args, output: seen.__setitem__(name, output)
+
+        with ExitStack() as stack:
+            stack.callback(self.target.register_forward_hook(keep("target")).remove)
+            if self.below:
+                stack.callback(self.below[-1].register_forward_hook(keep("below")).remove)
+            stack.enter_context(self._head_at(self.each[:1], self.lookup[:1]))
+            self._forward(self.ids, self.mask, self.positions, self._fork())
+        target, below = seen["target"], seen.get("below")
+        start = self._by_row(_bare(target))[self.each, self.lookup]  # (r, d)
+        return (None if below is None else _bare(below)), isinstance(below, tuple), start
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with some rows only.
+
+        Args:
+            rows: Indices of the rows to keep, ascending.
+        """
+        indices = rows.tolist()
+        width = 1 + max(max(self.scored[i]) for i in indices)  # later tokens are scored by nobody any more
+        self.ids, self.positions = self.ids[rows, :width], self.positions[rows, :width]
+        self.mask, self.lookup, self.start = self.mask[rows, : self.prefix + width], self.lookup[rows], self.start[rows]
+        self.hidden = None if self.hidden is None else self.hidden[rows, :width]
+        self.scored = [self.scored[i] for i in indices]
+        self.cache = self._fork(rows)
+        self._index()
+
+    def logits(self, offset: Tensor) -> Tensor:
+        """Scores of the next token at every scored position, rows in order, in float32 or better.
+
+        Args:
+            offset: What is added at each row's lookup position (r, d).
+
+        Returns:
+            Logits (scored positions, vocabulary).
+        """
+        with ExitStack() as stack:
+            if self.below:
+                hidden = self.hidden if self.at_projection else self._inject(self.hidden, offset)
+                stack.enter_context(_skip(self.below, (hidden,) if self.wrapped else hidden))
+            if self.at_projection:
+                hook = self.target.register_forward_hook(lambda module, args, output: self._inject(output, offset))
+                stack.callback(hook.remove)
+            stack.enter_context(self._head_at(self.scored_rows, self.scored_positions))
+            logits = self._forward(self.ids, self.mask, self.positions, self._fork())[0]
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _inject(self, hidden: Tensor, offset: Tensor) -> Tensor:
+        """Add the offset at the lookup positions, in the offset's own precision."""
+        by_row = self._by_row(hidden)
+        value = by_row[self.each, self.lookup].to(offset.dtype) + offset
+        return by_row.index_put((self.each, self.lookup), value.to(hidden.dtype)).view(hidden.shape)
+
+    def _by_row(self, hidden: Tensor) -> Tensor:
+        """Hidden states as (r, a, d), whatever shape the module works in."""
+        return hidden.view(*self.ids.shape, -1)
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache | None) -> Tensor:
+        """One call of the whole model; what is skipped or cut is up to the caller."""
+        output = self.lm.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            return_dict=True,
+        )
+        return output.logits
+
+    def _fork(self, rows: Tensor | None = None) -> DynamicCache | None:
+        """A cache that shares the prefix's tensors; growing it leaves the prefix as it is."""
+        if self.cache is None:
+            return None
+        fork = copy.copy(self.cache)
+        fork.layers = [copy.copy(layer) for layer in self.cache.layers]
+        if rows is not None:
+            fork.batch_select_indices(rows)
+        return fork
+
+    @contextmanager
+    def _head_at(self, rows: Tensor, positions: Tensor) -> Iterator[None]:
+        """Let the head see only these hidden states, as one sequence."""
+        handle = self.lm.head.register_forward_pre_hook(
+            lambda module, args: (args[0][rows, positions].unsqueeze(0), *args[1:])
+        )
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _bare(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The hidden states in a module's output."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _pad(sequences: list[tuple[int, ...]], width: int, device: torch.device) -> Tensor:
+    """Token ids, padded on the right (r, width)."""
+    return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences], device=device)
+
+
+def _take(states: Tensor, source: Tensor) -> Tensor:
+    """Attention keys or values (r, heads, p, size) at other places; zero where the place is negative."""
+    index = source.clamp_min(0)[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+    return states.gather(2, index) * (source >= 0)[:, None, :, None]
+
+
+@contextmanager
+def _skip(blocks: list[nn.Module], output: Tensor | tuple[Tensor]) -> Iterator[None]:
+    """Let blocks return at once: the last one `output`, the others what keeps the model's loop going."""
+    saved = [block.__dict__.get("forward") for block in blocks]
+    try:
+        for block in blocks:
+            block.forward = lambda *args, **kwargs: output
+        yield
+    finally:
+        for block, forward in zip(blocks, saved, strict=True):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
