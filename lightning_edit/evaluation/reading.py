@@ -1,0 +1,160 @@
+"""Where the answer stands in what a model wrote.
+
+A base language model does not stop after its answer: a full stop follows, and then another sentence. So the answer is
+the text up to the end of the first sentence or line. The end of a sentence is `.`, `!`, `?` or `…` before white space
+or the end of the text, unless the full stop belongs to the word: `St. Petersburg`, `Dr. X`, `J. R. R. Tolkien`, `3.5`,
+`No. 10`, `Acme Inc. of Ohio`. Where both readings are possible a name is assumed, as names are what edits are about.
+
+A prompt that ends in `Thoughts:` lets the model think first; its answer is what follows `Answer:`.
+
+This file reads text. It knows no model, no tokens, and not what the right answer would be.
+"""
+
+import re
+from collections.abc import Iterator
+
+THOUGHTS = "Thoughts:"
+"""A prompt that ends so asks for the steps before the answer."""
+ANSWER = "Answer:"
+"""What stands before the answer behind the steps."""
+
+_END = re.compile(r"""[。！？]|[.!?…]+["'”’»)\]]*(?=\s|$)""")  # noqa: RUF001
+_WORD = re.compile(r"[\w.&'-]*$")
+_INITIALS = re.compile(r"(?:\w\.)+\w")
+_TITLES = frozenset(
+    "dr mr mrs ms mme mlle prof st ste mt ft gen col lt sgt cpl capt cmdr adm maj rev hon gov sen rep messrs vs cf e.g i.e"
+    .split()
+)
+_NUMBERED = frozenset("no nos nr vol op p pp ch fig sec art".split())
+_SUFFIXES = frozenset("jr sr inc ltd co corp bros llc plc etc al ave blvd dept approx ca a.m p.m".split())
+_OPENERS = frozenset(
+    "The A An It Its He His She Her They Their This That These There We Our You I My In On At As By For From Of To When "
+    "While After Before And But Or So If Also However Question Answer Context".split()
+)
+
+
+def first_sentence(text: str, count: int = 1) -> str:
+    """Cut a continuation down to its answer.
+
+    Leading white space, blank lines included, is skipped. A closing full stop is dropped.
+
+    Args:
+        text: What the model wrote.
+        count: Number of sentences to keep; more than one where the right answer itself reads like several.
+
+    Example:
+        >>> first_sentence(" St. Petersburg. It lies on the Neva.")
+        'St. Petersburg'
+        >>> first_sentence("3.5 km long. That is far."), first_sentence("Dr. X!"), first_sentence("Rome\\nParis. Yes")
+        ('3.5 km long', 'Dr. X', 'Rome')
+    """
+    line = first_line(text)
+    ends = list(_sentence_ends(line))[:count]
+    return line[: ends[-1].start()].strip() if len(ends) == count else line
+
+
+def first_line(text: str) -> str:
+    """The first line that has something on it, without white space around.
+
+    Args:
+        text: What the model wrote.
+    """
+    return text.strip().partition("\n")[0].strip()
+
+
+def sentence_count(text: str) -> int:
+    """How many sentences `first_sentence` has to keep in order to keep all of an answer.
+
+    Args:
+        text: A right answer, on one line.
+
+    Example:
+        >>> sentence_count("Paris"), sentence_count("St. Petersburg."), sentence_count("Yahoo! Inc")
+        (1, 1, 2)
+    """
+    line = first_line(text)
+    return 1 + sum(1 for end in _sentence_ends(line) if line[end.end() :].strip())
+
+
+def read_answer(prompt: str, text: str, count: int = 1) -> str:
+    """The answer in what a model wrote behind a prompt.
+
+    Args:
+        prompt: What it was given; decides whether thoughts come first.
+        text: What it wrote.
+        count: Number of sentences to keep.
+
+    Example:
+        >>> read_answer("Where does Ann live? Thoughts:", "Ann works in Lyon. Answer: Lyon. Next", 1)
+        'Lyon'
+    """
+    return first_sentence(_behind_thoughts(text) if wants_thoughts(prompt) else text, count)
+
+
+def is_settled(prompt: str, text: str, count: int = 1) -> bool:
+    """Whether the answer can no longer change, whatever the model writes next.
+
+    Args:
+        prompt: What the model was given.
+        text: What it has written so far.
+        count: Number of sentences to keep.
+    """
+    if wants_thoughts(prompt):
+        if ANSWER not in text:
+            return False
+        text = _behind_thoughts(text)
+    text = text.lstrip()
+    if "\n" in text:
+        return True
+    known = text.rstrip("\ufffd")  # a character of which some bytes are still to come
+    ends = list(_sentence_ends(known))[:count]
+    if len(ends) < count:
+        return False
+    rest = known[ends[-1].end() :].lstrip()
+    return len(rest.split(maxsplit=1)) > 1 or rest != rest.rstrip() or (
+        bool(rest) and not _is_initial(_word_before(known, ends[-1]))
+    )
+
+
+def wants_thoughts(prompt: str) -> bool:
+    """Whether a prompt asks for the steps before the answer.
+
+    Args:
+        prompt: What the model is given.
+    """
+    return prompt.rstrip().endswith(THOUGHTS)
+
+
+def _behind_thoughts(text: str) -> str:
+    """What follows the first `Answer:`; all of it where there is none."""
+    return text.partition(ANSWER)[2] if ANSWER in text else text
+
+
+def _sentence_ends(line: str) -> Iterator[re.Match[str]]:
+    for end in _END.finditer(line):
+        if end[0][0] != "." or not _belongs(_word_before(line, end), line[end.end() :].split(maxsplit=1)[:1]):
+            yield end
+
+
+def _word_before(line: str, end: re.Match[str]) -> str:
+    word = _WORD.search(line[: end.start()])
+    return word[0] if word else ""
+
+
+def _belongs(word: str, following: list[str]) -> bool:
+    """Whether the full stop behind `word` is part of it, seen the word that follows, if any."""
+    if not following:
+        return False
+    name, follows = word.casefold().strip("'-&"), following[0]
+    if name in _NUMBERED:
+        return follows[0].isdigit()
+    if name in _SUFFIXES:
+        return follows[0].islower()
+    if _is_initial(word):
+        return follows[0].islower() or (follows[0].isupper() and follows.strip(".,:;'\"") not in _OPENERS)
+    return name in _TITLES
+
+
+def _is_initial(word: str) -> bool:
+    """`J`, `J.R`, `D.C`: the following word decides, so all of it must be known."""
+    return (len(word) == 1 and word.isupper()) or bool(_INITIALS.fullmatch(word))
