@@ -1,0 +1,254 @@
+"""A causal language model, its tokenizer and its sites, as one object that can be read.
+
+`LanguageModel` knows which tokens carry a subject and which activations to read there. It knows no Trainer, no edit and
+no statistics, and whatever it runs, the model is afterwards as it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import PurePath
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from lightning_edit.errors import RequestError, SiteError
+from lightning_edit.model.borrowing import borrow
+from lightning_edit.model.encoding import Encoded, Span, last_token, pad, padding_token, tokenize
+from lightning_edit.model.interception import Intercept
+from lightning_edit.model.sites import Site, find_blocks, find_sites, unwrap
+
+BATCH_SIZE = 32
+VOLATILE = ("transformers_version", "dtype", "torch_dtype", "use_cache", "_name_or_path", "_attn_implementation")
+
+
+class LanguageModel:
+    """A transformers causal LM with its tokenizer and its FFN sites.
+
+    Args:
+        model: The model, possibly wrapped by PEFT or `torch.compile`; the transformers model inside is what is used.
+        tokenizer: Its fast tokenizer.
+        projection: Override of the site search, see `find_sites`.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, projection: str | None = None) -> None:
+        self.model: Any = unwrap(model)
+        self.tokenizer: Any = tokenizer
+        self.sites: list[Site] = find_sites(self.model, projection)
+        self.identity: str = _identity(self.model, self.sites)
+        self._blocks = find_blocks(self.model, projection)
+        self._by_layer = {site.layer: site for site in self.sites}
+
+    # -- the parts -------------------------------------------------------------------------------------------------
+
+    @property
+    def num_layers(self) -> int:
+        """Number of decoder blocks."""
+        return len(self._blocks)
+
+    @property
+    def device(self) -> torch.device:
+        """Where input tokens go."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights at the first site."""
+        return next(self.projection(self.sites[0].layer).parameters()).dtype
+
+    @property
+    def max_length(self) -> int:
+        """The longest text the model takes, in tokens."""
+        config = self.model.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+
+    def site(self, layer: int) -> Site:
+        """The site of a layer.
+
+        Args:
+            layer: Number of the decoder block, from 0.
+        """
+        if layer not in self._by_layer:
+            raise SiteError(
+                f"layer {layer} has no site; expected one of {sorted(self._by_layer)} "
+                f"(the model has {self.num_layers} decoder blocks)."
+            )
+        return self._by_layer[layer]
+
+    def projection(self, layer: int) -> nn.Module:
+        """The FFN output projection of a layer, as it runs; under PEFT this is the wrapper.
+
+        Args:
+            layer: Number of the decoder block.
+        """
+        return self.model.get_submodule(self.site(layer).name)
+
+    def block(self, layer: int) -> nn.Module:
+        """A decoder block, whose output is the residual stream.
+
+        Args:
+            layer: Number of the decoder block.
+        """
+        return self.model.get_submodule(self._blocks[layer])
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm between the last block and the head; an identity where the model has none."""
+        decoder = self.model.get_submodule(self._blocks[0].rsplit(".", 2)[0])
+        norms = [child for child in decoder.children() if "norm" in type(child).__name__.lower()]
+        return norms[-1] if norms else nn.Identity()
+
+    @property
+    def head(self) -> nn.Module:
+        """The map from hidden states to scores of the vocabulary."""
+        return self.model.get_output_embeddings()
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+
+    def encode(
+        self, texts: Sequence[str], padding_side: Literal["left", "right"] = "right", max_length: int | None = None
+    ) -> Encoded:
+        """Tokens of a batch of texts, with the tokenizer's leading special tokens, padded, on the model's device.
+
+        Args:
+            texts: The texts.
+            padding_side: Where to pad; "left" for generation.
+            max_length: Keep this many tokens of each text at most, from its beginning.
+        """
+        rows = tokenize(self.tokenizer, texts, max_length)
+        ids, mask = pad([ids for ids, _ in rows], padding_token(self.tokenizer), padding_side, self.device)
+        return Encoded(ids, mask, [offsets for _, offsets in rows])
+
+    def subject_positions(self, texts: Sequence[str], spans: Sequence[Span]) -> list[int]:
+        """Index, without padding, of each subject's last token.
+
+        Args:
+            texts: The texts.
+            spans: Characters [start, end) of the subject in each text.
+        """
+        rows = tokenize(self.tokenizer, texts)
+        return [last_token(text, row[1], span) for text, row, span in zip(texts, rows, spans, strict=True)]
+
+    # -- activations -----------------------------------------------------------------------------------------------
+
+    def read_keys(
+        self, texts: Sequence[str], spans: Sequence[Span], layers: Sequence[int], batch_size: int = BATCH_SIZE
+    ) -> dict[int, Tensor]:
+        """Keys: the inputs of the projections at each subject's last token.
+
+        Attention is causal, so each text ends at that token, equal beginnings are run once, and the forward stops
+        after the deepest layer.
+
+        Args:
+            texts: The texts.
+            spans: Characters [start, end) of the subject in each text.
+            layers: The layers to read.
+            batch_size: Texts in one forward.
+
+        Returns:
+            For each layer, keys (m, n) in float32 (float64 if the model is).
+        """
+        names = {layer: self.site(layer).name for layer in layers}
+        return self._read("inputs", names, texts, spans, batch_size)
+
+    def read_hidden(
+        self, texts: Sequence[str], spans: Sequence[Span], layers: Sequence[int], batch_size: int = BATCH_SIZE
+    ) -> dict[int, Tensor]:
+        """The residual stream after each block, at each subject's last token.
+
+        Args:
+            texts: The texts.
+            spans: Characters [start, end) of the subject in each text.
+            layers: The layers to read.
+            batch_size: Texts in one forward.
+
+        Returns:
+            For each layer, hidden states (m, d) in float32 (float64 if the model is).
+        """
+        names = {layer: self._blocks[layer] for layer in layers}
+        return self._read("outputs", names, texts, spans, batch_size)
+
+    def borrow(self) -> AbstractContextManager[None]:
+        """Use the model in the middle of anything and give it back as it was, see `borrowing.borrow`."""
+        return borrow(self.model)
+
+    def _read(
+        self, kind: str, names: dict[int, str], texts: Sequence[str], spans: Sequence[Span], batch_size: int
+    ) -> dict[int, Tensor]:
+        if not names or not texts:
+            return {layer: torch.zeros(0, self._size(kind, layer), device=self.device) for layer in names}
+        beginnings = self._beginnings(texts, spans)
+        unique = sorted(dict.fromkeys(beginnings), key=lambda ids: (len(ids), ids))
+        parts: dict[int, list[Tensor]] = {layer: [] for layer in names}
+        with self.borrow():
+            for start in range(0, len(unique), batch_size):
+                seen = self._read_batch(kind, names.values(), unique[start : start + batch_size])
+                for layer, name in names.items():
+                    parts[layer].append(seen[name])
+        place = {ids: index for index, ids in enumerate(unique)}
+        order = torch.tensor([place[ids] for ids in beginnings])
+        return {layer: torch.cat(rows)[order.to(rows[0].device)] for layer, rows in parts.items()}
+
+    def _beginnings(self, texts: Sequence[str], spans: Sequence[Span]) -> list[tuple[int, ...]]:
+        """Tokens of each text up to its subject's last one."""
+        beginnings = []
+        for text, (ids, offsets), span in zip(texts, tokenize(self.tokenizer, texts), spans, strict=True):
+            last = last_token(text, offsets, span)
+            if last >= self.max_length:
+                raise RequestError(
+                    f"the subject of {text[:80]!r} ends at token {last + 1}, but the model takes {self.max_length}; "
+                    "expected the subject within the model's context. Shorten the prompt."
+                )
+            beginnings.append(tuple(ids[: last + 1]))
+        return beginnings
+
+    def _read_batch(self, kind: str, names: Iterable[str], rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """One forward; what passes the named modules at each row's last token."""
+        ids, mask = pad(rows, padding_token(self.tokenizer), "right", self.device)
+        last = torch.tensor([len(row) - 1 for row in rows])
+
+        def select(value: Tensor) -> Tensor:
+            value = value.reshape(len(rows), -1, value.shape[-1])  # (b, t, n or d); OPT's FFN runs on (b t, n)
+            value = value[torch.arange(len(rows)).to(value.device), last.to(value.device)]  # (b, n or d)
+            return value if value.dtype == torch.float64 else value.float()
+
+        watch: dict[str, Callable[[Tensor], Tensor]] = dict.fromkeys(names, select)
+        with Intercept(self.model, stop=True, **{kind: watch}) as seen:  # type: ignore[arg-type]
+            self.model(input_ids=ids, attention_mask=mask, use_cache=False)
+        return getattr(seen, kind)
+
+    def _size(self, kind: str, layer: int) -> int:
+        site = self._by_layer.get(layer, self.sites[0])
+        return site.inner if kind == "inputs" else site.width
+
+
+def as_language_model(module: object) -> LanguageModel:
+    """The language model in whatever the user holds.
+
+    Args:
+        module: A `LanguageModel`, or an object with one as its `language_model`, such as `EditableModule`.
+    """
+    if isinstance(module, LanguageModel):
+        return module
+    found = getattr(module, "language_model", None)
+    if isinstance(found, LanguageModel):
+        return found
+    raise SiteError(
+        f"{type(module).__name__} is no language model with sites; expected an EditableModule or a LanguageModel. "
+        "Wrap a transformers model with its tokenizer: LanguageModel(model, tokenizer)."
+    )
+
+
+def _identity(model: Any, sites: Sequence[Site]) -> str:  # noqa: ANN401 - a transformers model
+    """A stable hash of class, configuration, sites and name; equal for a model and its edited self."""
+    config = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
+    facts = {
+        "class": type(model).__name__,
+        "name": PurePath(model.config._name_or_path or "").name,
+        "config": config,
+        "sites": [(site.name, site.width, site.inner) for site in sites],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -1,0 +1,216 @@
+"""Where a model keeps what it knows: the FFN's output projection of every decoder block.
+
+Sites are found in the live model by structure: the longest list of blocks in the decoder, and in each block, outside of
+attention, the linear map onto the residual stream with the widest input. This file knows how transformers models are
+built. It refuses mixtures of experts and encoder-decoders, and it reads no weights.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from lightning_edit.errors import SiteError
+from lightning_edit.model.architectures import ARCHITECTURES
+from lightning_edit.model.measure import moves_residual
+from lightning_edit.model.weights import base_layer, is_transposed
+
+OVERRIDE = 'Name it with projection="path.to.blocks.{}.projection", where {} stands for the number of the layer.'
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One FFN output projection.
+
+    Args:
+        layer: Number of the decoder block, from 0.
+        name: Path of the projection in the unwrapped transformers model.
+        block: Path of its decoder block, whose output is the residual stream.
+        width: Model width d, the size of a value.
+        inner: Inner width n, the size of a key.
+        transposed: Whether the weight is kept as (n, d), as Conv1D does.
+        bias: Whether the projection adds a bias; values are meant before it.
+        norm_after: Whether the residual stream moves by something else than the projection's output moves by.
+        parallel: Whether attention and FFN run side by side on the block's input.
+    """
+
+    layer: int
+    name: str
+    block: str
+    width: int
+    inner: int
+    transposed: bool
+    bias: bool
+    norm_after: bool
+    parallel: bool
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The transformers model inside `torch.compile`'s and PEFT's wrappers.
+
+    Args:
+        model: A transformers model, possibly wrapped.
+    """
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):
+            if getattr(model, "active_peft_config", None) is not None and model.active_peft_config.is_prompt_learning:
+                raise SiteError(
+                    f"the model carries a PEFT adapter of type {model.active_peft_config.peft_type}, which puts virtual "
+                    "tokens before every text; expected an adapter inside the layers, such as LoRA."
+                )
+            model = model.get_base_model()
+        else:
+            return model
+
+
+def find_sites(model: nn.Module, projection: str | None = None) -> list[Site]:
+    """Find the FFN output projection of every decoder block.
+
+    Args:
+        model: A transformers causal LM, possibly wrapped by PEFT or `torch.compile`.
+        projection: Path of the projection with `{}` for the layer's number, for models whose structure does not show
+            it, such as `"model.layers.{}.mlp.down_proj"`. Layers without such a module have no site.
+
+    Returns:
+        The sites, in the order of layers.
+    """
+    model = unwrap(model)
+    blocks = find_blocks(model, projection)
+    if projection is None:
+        names = [f"{block}.{_projection_in(model.get_submodule(block), block, _width(model))}" for block in blocks]
+    else:
+        names = [projection.format(layer) for layer in range(len(blocks))]
+    found = [(layer, name, block) for layer, (name, block) in enumerate(zip(names, blocks, strict=True))]
+    found = [entry for entry in found if projection is None or _submodule(model, entry[1]) is not None]
+    if not found:
+        raise SiteError(f"{type(model).__name__} has no module {names[0]!r} nor any of its kind. {OVERRIDE}")
+    norm_after, parallel = _traits(model, *found[0][1:])
+    return [_site(model, layer, name, block, norm_after, parallel) for layer, name, block in found]
+
+
+def find_blocks(model: nn.Module, projection: str | None = None) -> list[str]:
+    """Paths of the decoder blocks of an unwrapped model, in order.
+
+    Args:
+        model: A transformers causal LM.
+        projection: The override of `find_sites`; the blocks are then the modules numbered in it.
+    """
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise SiteError(
+            f"{type(model).__name__} is an encoder-decoder; expected a decoder-only causal LM. Encoder-decoders such as "
+            "T5 are not supported."
+        )
+    if projection is not None:
+        return _numbered(model, projection)
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    lists = [(name, module) for name, module in decoder.named_modules() if isinstance(module, nn.ModuleList)]
+    if not lists:
+        raise SiteError(f"{type(model).__name__} has no list of decoder blocks. {OVERRIDE}")
+    name, blocks = max(lists, key=lambda entry: (-entry[0].count("."), len(entry[1])))
+    path = ".".join(part for part in (prefix, name) if part)
+    return [f"{path}.{index}" for index in range(len(blocks))]
+
+
+def _numbered(model: nn.Module, projection: str) -> list[str]:
+    """The modules that the override's `{}` counts."""
+    if projection.count("{}") != 1:
+        raise SiteError(f"projection={projection!r} has {projection.count('{}')} placeholders; expected one. {OVERRIDE}")
+    path = projection[: projection.index("{}")].rstrip(".")
+    blocks = _submodule(model, path)
+    if not isinstance(blocks, nn.ModuleList):
+        raise SiteError(
+            f"projection={projection!r}: {path!r} is {type(blocks).__name__} in {type(model).__name__}; expected the "
+            f"list of decoder blocks of the model without wrappers. {OVERRIDE}"
+        )
+    return [f"{path}.{index}" for index in range(len(blocks))]
+
+
+def _projection_in(block: nn.Module, path: str, width: int) -> str:
+    """The linear map onto the residual stream with the widest input, outside of attention."""
+    experts = next((name for name, module in block.named_modules() if _is_mixture(name, module)), None)
+    if experts is not None:
+        raise SiteError(
+            f"{path}.{experts} is a mixture of experts; expected one dense FFN in every block. Mixtures of experts are "
+            "not supported. Layers that are dense can be named with "
+            'projection="path.to.blocks.{}.projection", where {} stands for the number of the layer.'
+        )
+    sizes = {name: _size(linear) for name, linear in _linears(block)}
+    onto = {name: inner for name, (out, inner) in sizes.items() if out == width}
+    widest = [name for name, inner in onto.items() if inner == max(onto.values())]
+    if len(widest) != 1:
+        seen = ", ".join(f"{name} {inner}->{out}" for name, (out, inner) in sizes.items()) or "no linear module"
+        raise SiteError(
+            f"{path} ({type(block).__name__}) shows {len(widest)} candidates for the FFN's output projection onto width "
+            f"{width}; expected one. Outside of attention it has: {seen}. {OVERRIDE}"
+        )
+    return widest[0]
+
+
+def _linears(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Linear modules that are no part of attention, by path; PEFT wrappers count as what they wrap."""
+    for name, child in module.named_children():
+        if any(mark in part.lower() for mark in ("attn", "attention") for part in (name, type(child).__name__)):
+            continue
+        if isinstance(base_layer(child), nn.Linear | Conv1D):
+            yield prefix + name, child
+        else:
+            yield from _linears(child, f"{prefix}{name}.")
+
+
+def _is_mixture(name: str, module: nn.Module) -> bool:
+    kind = type(module).__name__.lower()
+    return name.split(".")[-1] == "experts" or "experts" in kind or "moe" in kind
+
+
+def _size(linear: nn.Module) -> tuple[int, int]:
+    """(d, n) of a linear module."""
+    shape = base_layer(linear).weight.shape
+    return (shape[1], shape[0]) if is_transposed(linear) else (shape[0], shape[1])
+
+
+def _width(model: nn.Module) -> int:
+    return _text_config(model).hidden_size
+
+
+def _text_config(model: nn.Module) -> Any:  # noqa: ANN401 - a configuration of any architecture
+    return model.config.get_text_config()
+
+
+def _traits(model: nn.Module, projection: str, block: str) -> tuple[bool, bool]:
+    """`norm_after` and `parallel`, from the table or measured."""
+    config = _text_config(model)
+    row = ARCHITECTURES.get(config.model_type)
+    if row is not None:
+        return bool(row.norm_after(config)), bool(row.parallel(config))
+    return not moves_residual(model, projection, block), bool(getattr(config, "use_parallel_residual", False))
+
+
+def _site(model: nn.Module, layer: int, name: str, block: str, norm_after: bool, parallel: bool) -> Site:
+    projection = model.get_submodule(name)
+    base = base_layer(projection)
+    if not isinstance(base, nn.Linear | Conv1D):
+        raise SiteError(f"{name} is {type(base).__name__}; expected a linear projection onto the residual stream.")
+    width, inner = _size(projection)
+    return Site(
+        layer=layer,
+        name=name,
+        block=block,
+        width=width,
+        inner=inner,
+        transposed=is_transposed(projection),
+        bias=base.bias is not None,
+        norm_after=norm_after,
+        parallel=parallel,
+    )
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None

@@ -1,0 +1,92 @@
+"""Reading and writing one projection's weight, whatever holds it.
+
+This file knows three ways of keeping a matrix: `nn.Linear` (d, n), transformers' `Conv1D` (n, d), and either of them
+inside a PEFT wrapper; each as a plain tensor or sharded as a DTensor. It refuses quantised weights, and it never
+replaces a parameter: writes are in place, so tied weights, optimizers and compiled graphs keep pointing at it.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.pytorch_utils import Conv1D
+
+from lightning_edit.errors import SiteError
+
+
+def base_layer(projection: nn.Module) -> nn.Module:
+    """The module that holds the matrix: what lies under PEFT's wrappers, or the module itself.
+
+    Args:
+        projection: A linear module, possibly wrapped by PEFT.
+    """
+    while hasattr(projection, "get_base_layer"):
+        if hasattr(projection, "modules_to_save"):
+            raise SiteError(
+                "a projection is listed in PEFT's `modules_to_save`, so a copy of it runs instead of the base layer; "
+                "expected a plain or LoRA-wrapped projection. Remove it from `modules_to_save`."
+            )
+        below = projection.get_base_layer()
+        if below is projection:
+            break
+        projection = below
+    return projection
+
+
+def is_transposed(projection: nn.Module) -> bool:
+    """Whether the weight is kept as (n, d), as Conv1D does.
+
+    Args:
+        projection: A linear module, possibly wrapped by PEFT.
+    """
+    return isinstance(base_layer(projection), Conv1D)
+
+
+def read_weight(projection: nn.Module) -> Tensor:
+    """The weight as a matrix (d, n) in its own dtype, detached.
+
+    A plain tensor comes back as a view, which changes when the parameter does: clone it to keep it. A sharded one is
+    gathered, which is a collective: every rank must call.
+
+    Args:
+        projection: A linear module, possibly wrapped by PEFT.
+    """
+    weight = _parameter(projection).detach()
+    if isinstance(weight, DTensor):
+        weight = weight.full_tensor()
+    return weight.T if is_transposed(projection) else weight  # (d, n)
+
+
+def write_weight(projection: nn.Module, value: Tensor) -> None:
+    """Write a matrix (d, n) into the parameter, in place, rounded to the parameter's dtype.
+
+    Args:
+        projection: A linear module, possibly wrapped by PEFT.
+        value: The new weight (d, n), the same on every rank.
+    """
+    weight = _parameter(projection)
+    value = value.detach().T if is_transposed(projection) else value.detach()
+    if value.shape != weight.shape:
+        raise SiteError(
+            f"a weight of shape {tuple(value.shape)} cannot be written into a parameter of shape "
+            f"{tuple(weight.shape)}; expected the projection's own (d, n). Read the site with `read_weight` first."
+        )
+    with torch.no_grad():
+        value = value.to(device=weight.device, dtype=weight.dtype)
+        if isinstance(weight, DTensor):
+            value = distribute_tensor(value.contiguous(), weight.device_mesh, weight.placements)
+        weight.copy_(value)
+
+
+def _parameter(projection: nn.Module) -> Tensor:
+    """The parameter itself; refuses what holds no editable numbers."""
+    weight = getattr(base_layer(projection), "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise SiteError(f"{type(projection).__name__} has no weight matrix; expected a linear projection.")
+    if not weight.is_floating_point():
+        raise SiteError(
+            f"the weight of {type(projection).__name__} is quantised ({weight.dtype}); expected a floating-point "
+            "matrix. Load the model without quantisation, or dequantise it."
+        )
+    if weight.is_meta:
+        raise SiteError("the weight is on the meta device, so it has no values yet; materialise the model first.")
+    return weight
