@@ -232,6 +232,12 @@ def test_unknown_formats_are_named_with_what_is_known(tmp_path):
         load_requests(path, on_bad="skip")
 
 
+def test_one_shared_field_makes_no_format(tmp_path):
+    path = write(tmp_path, [{"question": "q", "answer": "a", "subject": "s"}])
+    with pytest.raises(RequestError, match="found records with the fields answer, question, subject; expected those"):
+        load_requests(path)
+
+
 def test_a_slip_in_the_first_record_does_not_hide_the_format(tmp_path):
     good = {"id": "a", "prompt": "p", "target": "t"}
     path = write(tmp_path, [{"id": "z", "prompt": "p"}, good])
