@@ -6,13 +6,14 @@ numbers, caches. It knows nothing of what the model is borrowed for.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 
 @contextmanager
-def borrow(model: nn.Module) -> Iterator[None]:
+def borrow(model: nn.Module, rng: bool = True) -> Iterator[None]:
     """Eval mode, frozen parameters, no autocast, no gradients, no generation cache and no compiled graphs inside.
 
     Restores train/eval per submodule, `requires_grad` per parameter, the random state of torch (CPU and the model's own
@@ -21,6 +22,7 @@ def borrow(model: nn.Module) -> Iterator[None]:
 
     Args:
         model: The model, whose `.grad` fields and weights are left alone.
+        rng: Restore the random state too; False lets what is sampled inside advance it.
     """
     device = next(model.parameters()).device
     modes = [(module, module.training) for module in model.modules()]
@@ -28,7 +30,7 @@ def borrow(model: nn.Module) -> Iterator[None]:
     caches = [(config, config.use_cache) for config in _configs(model)]
     with ExitStack() as stack:
         stack.callback(_give_back, modes, grads, caches)
-        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=rng))
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))
@@ -43,7 +45,7 @@ def borrow(model: nn.Module) -> Iterator[None]:
 
 def _configs(model: nn.Module) -> list:
     """The configurations that may switch the cache on: the model's own and, in multimodal models, the text part's."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     found = [] if config is None else [config]
     if hasattr(config, "get_text_config") and config.get_text_config() is not config:
         found.append(config.get_text_config())

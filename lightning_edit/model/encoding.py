@@ -100,9 +100,8 @@ def padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
     Args:
         tokenizer: A tokenizer, perhaps without a padding token.
     """
-    if tokenizer.pad_token_id is not None:
-        return tokenizer.pad_token_id
-    return tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+    known = (token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None)
+    return int(next(known, 0))
 
 
 def last_token(text: str, offsets: Offsets, span: Span) -> int:

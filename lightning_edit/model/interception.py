@@ -15,8 +15,8 @@ from lightning_edit.errors import SiteError
 Watch = Iterable[str] | Mapping[str, Callable[[Tensor], Any]]
 
 
-class _Stop(Exception):  # noqa: N818 - no error: it ends a forward pass that has nothing more to tell
-    """Leaves the forward pass from inside a hook."""
+class _Stop(Exception):
+    """Leaves the forward pass from inside a hook: no error, it has nothing more to tell."""
 
     def __init__(self, owner: "Intercept") -> None:
         super().__init__("forward stopped: everything that was asked for has been read")
@@ -106,7 +106,7 @@ class Intercept:
         return hook
 
     def _on_output(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401 - a module's output
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             value = output[0] if isinstance(output, tuple) else output
             if name in self._edits:
                 value = self._edits[name](value)

@@ -6,7 +6,7 @@ no statistics, and whatever it runs, the model is afterwards as it was.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import PurePath
 from typing import Any, Literal
@@ -52,7 +52,8 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where input tokens go."""
-        return self.model.get_input_embeddings().weight.device
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,7 +64,7 @@ class LanguageModel:
     def max_length(self) -> int:
         """The longest text the model takes, in tokens."""
         config = self.model.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        return int(getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length)
 
     def site(self, layer: int) -> Site:
         """The site of a layer.
@@ -84,7 +85,8 @@ class LanguageModel:
         Args:
             layer: Number of the decoder block.
         """
-        return self.model.get_submodule(self.site(layer).name)
+        module: nn.Module = self.model.get_submodule(self.site(layer).name)
+        return module
 
     def block(self, layer: int) -> nn.Module:
         """A decoder block, whose output is the residual stream.
@@ -92,7 +94,8 @@ class LanguageModel:
         Args:
             layer: Number of the decoder block.
         """
-        return self.model.get_submodule(self._blocks[layer])
+        module: nn.Module = self.model.get_submodule(self._blocks[layer])
+        return module
 
     @property
     def final_norm(self) -> nn.Module:
@@ -104,7 +107,8 @@ class LanguageModel:
     @property
     def head(self) -> nn.Module:
         """The map from hidden states to scores of the vocabulary."""
-        return self.model.get_output_embeddings()
+        module: nn.Module = self.model.get_output_embeddings()
+        return module
 
     # -- tokens ----------------------------------------------------------------------------------------------------
 
@@ -171,9 +175,13 @@ class LanguageModel:
         names = {layer: self._blocks[layer] for layer in layers}
         return self._read("outputs", names, texts, spans, batch_size)
 
-    def borrow(self) -> AbstractContextManager[None]:
-        """Use the model in the middle of anything and give it back as it was, see `borrowing.borrow`."""
-        return borrow(self.model)
+    def borrow(self, rng: bool = True) -> AbstractContextManager[None]:
+        """Use the model in the middle of anything and give it back as it was, see `borrowing.borrow`.
+
+        Args:
+            rng: Restore the random state too.
+        """
+        return borrow(self.model, rng)
 
     def _read(
         self, kind: str, names: dict[int, str], texts: Sequence[str], spans: Sequence[Span], batch_size: int
@@ -215,10 +223,10 @@ class LanguageModel:
             value = value[torch.arange(len(rows)).to(value.device), last.to(value.device)]  # (b, n or d)
             return value if value.dtype == torch.float64 else value.float()
 
-        watch: dict[str, Callable[[Tensor], Tensor]] = dict.fromkeys(names, select)
-        with Intercept(self.model, stop=True, **{kind: watch}) as seen:  # type: ignore[arg-type]
+        watch: Any = {kind: dict.fromkeys(names, select)}
+        with Intercept(self.model, stop=True, **watch) as seen:
             self.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        return getattr(seen, kind)
+        return seen.inputs if kind == "inputs" else seen.outputs
 
     def _size(self, kind: str, layer: int) -> int:
         site = self._by_layer.get(layer, self.sites[0])
@@ -242,7 +250,7 @@ def as_language_model(module: object) -> LanguageModel:
     )
 
 
-def _identity(model: Any, sites: Sequence[Site]) -> str:  # noqa: ANN401 - a transformers model
+def _identity(model: Any, sites: Sequence[Site]) -> str:
     """A stable hash of class, configuration, sites and name; equal for a model and its edited self."""
     config = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
     facts = {

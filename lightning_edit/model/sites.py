@@ -47,7 +47,7 @@ class Site:
     parallel: bool
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> Any:
     """The transformers model inside `torch.compile`'s and PEFT's wrappers.
 
     Args:
@@ -57,10 +57,11 @@ def unwrap(model: nn.Module) -> nn.Module:
         if hasattr(model, "_orig_mod"):
             model = model._orig_mod
         elif hasattr(model, "get_base_model"):
-            if getattr(model, "active_peft_config", None) is not None and model.active_peft_config.is_prompt_learning:
+            adapter = getattr(model, "active_peft_config", None)
+            if adapter is not None and adapter.is_prompt_learning:
                 raise SiteError(
-                    f"the model carries a PEFT adapter of type {model.active_peft_config.peft_type}, which puts virtual "
-                    "tokens before every text; expected an adapter inside the layers, such as LoRA."
+                    f"the model carries a PEFT adapter of type {adapter.peft_type}, which puts virtual tokens before "
+                    "every text; expected an adapter inside the layers, such as LoRA."
                 )
             model = model.get_base_model()
         else:
@@ -81,18 +82,18 @@ def find_sites(model: nn.Module, projection: str | None = None) -> list[Site]:
     model = unwrap(model)
     blocks = find_blocks(model, projection)
     if projection is None:
-        names = [f"{block}.{_projection_in(model.get_submodule(block), block, _width(model))}" for block in blocks]
+        width = _text_config(model).hidden_size
+        names = [f"{block}.{_projection_in(model.get_submodule(block), block, width)}" for block in blocks]
     else:
         names = [projection.format(layer) for layer in range(len(blocks))]
-    found = [(layer, name, block) for layer, (name, block) in enumerate(zip(names, blocks, strict=True))]
-    found = [entry for entry in found if projection is None or _submodule(model, entry[1]) is not None]
-    if not found:
+    places = [place for place in zip(range(len(blocks)), names, blocks, strict=True) if _submodule(model, place[1])]
+    if not places:
         raise SiteError(f"{type(model).__name__} has no module {names[0]!r} nor any of its kind. {OVERRIDE}")
-    norm_after, parallel = _traits(model, *found[0][1:])
-    return [_site(model, layer, name, block, norm_after, parallel) for layer, name, block in found]
+    norm_after, parallel = _traits(model, *places[0][1:])
+    return [_site(model, layer, name, block, norm_after, parallel) for layer, name, block in places]
 
 
-def find_blocks(model: nn.Module, projection: str | None = None) -> list[str]:
+def find_blocks(model: Any, projection: str | None = None) -> list[str]:
     """Paths of the decoder blocks of an unwrapped model, in order.
 
     Args:
@@ -101,8 +102,8 @@ def find_blocks(model: nn.Module, projection: str | None = None) -> list[str]:
     """
     if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise SiteError(
-            f"{type(model).__name__} is an encoder-decoder; expected a decoder-only causal LM. Encoder-decoders such as "
-            "T5 are not supported."
+            f"{type(model).__name__} is an encoder-decoder; expected a decoder-only causal LM. Encoder-decoders such "
+            "as T5 are not supported."
         )
     if projection is not None:
         return _numbered(model, projection)
@@ -119,7 +120,7 @@ def find_blocks(model: nn.Module, projection: str | None = None) -> list[str]:
 def _numbered(model: nn.Module, projection: str) -> list[str]:
     """The modules that the override's `{}` counts."""
     if projection.count("{}") != 1:
-        raise SiteError(f"projection={projection!r} has {projection.count('{}')} placeholders; expected one. {OVERRIDE}")
+        raise SiteError(f"projection={projection!r} should have exactly one {{}}. {OVERRIDE}")
     path = projection[: projection.index("{}")].rstrip(".")
     blocks = _submodule(model, path)
     if not isinstance(blocks, nn.ModuleList):
@@ -145,8 +146,8 @@ def _projection_in(block: nn.Module, path: str, width: int) -> str:
     if len(widest) != 1:
         seen = ", ".join(f"{name} {inner}->{out}" for name, (out, inner) in sizes.items()) or "no linear module"
         raise SiteError(
-            f"{path} ({type(block).__name__}) shows {len(widest)} candidates for the FFN's output projection onto width "
-            f"{width}; expected one. Outside of attention it has: {seen}. {OVERRIDE}"
+            f"{path} ({type(block).__name__}) shows {len(widest)} candidates for the FFN's output projection onto "
+            f"width {width}; expected one. Outside of attention it has: {seen}. {OVERRIDE}"
         )
     return widest[0]
 
@@ -169,15 +170,12 @@ def _is_mixture(name: str, module: nn.Module) -> bool:
 
 def _size(linear: nn.Module) -> tuple[int, int]:
     """(d, n) of a linear module."""
-    shape = base_layer(linear).weight.shape
+    weight: Any = base_layer(linear).weight
+    shape = weight.shape
     return (shape[1], shape[0]) if is_transposed(linear) else (shape[0], shape[1])
 
 
-def _width(model: nn.Module) -> int:
-    return _text_config(model).hidden_size
-
-
-def _text_config(model: nn.Module) -> Any:  # noqa: ANN401 - a configuration of any architecture
+def _text_config(model: Any) -> Any:
     return model.config.get_text_config()
 
 

@@ -25,7 +25,7 @@ def base_layer(projection: nn.Module) -> nn.Module:
                 "a projection is listed in PEFT's `modules_to_save`, so a copy of it runs instead of the base layer; "
                 "expected a plain or LoRA-wrapped projection. Remove it from `modules_to_save`."
             )
-        below = projection.get_base_layer()
+        below: nn.Module = projection.get_base_layer()  # type: ignore[operator]
         if below is projection:
             break
         projection = below

@@ -1,0 +1,54 @@
+"""Free-running generation with transformers' own decoder.
+
+This file knows how to hand a batch of prompts to `generate` and take strings back. Evaluation reads answers with a
+decoder of its own; this one is for users, and takes every option of `transformers.GenerationConfig`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import GenerationConfig
+
+from lightning_edit.model.encoding import padding_token
+from lightning_edit.model.language_model import LanguageModel
+
+
+def generate(
+    lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int = 32, batch_size: int = 16, **options: Any
+) -> list[str]:
+    """Continue prompts, greedily unless `options` say otherwise, padded on the left.
+
+    Args:
+        lm: The language model.
+        prompts: Texts to continue.
+        max_new_tokens: Longest continuation.
+        batch_size: Prompts in one batch.
+        options: Fields of `transformers.GenerationConfig`, such as `do_sample=True, temperature=0.7`.
+
+    Returns:
+        The continuations without their prompts and without special tokens.
+    """
+    config = _config(lm, {"max_new_tokens": max_new_tokens, "do_sample": False, **options})
+    texts: list[str] = []
+    with lm.borrow(rng=not config.do_sample):  # what is sampled advances the random state, as everywhere
+        for start in range(0, len(prompts), batch_size):
+            batch = lm.encode(prompts[start : start + batch_size], padding_side="left")
+            output = lm.model.generate(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, generation_config=config
+            )
+            new = output[:, batch.input_ids.shape[1] :]  # (b, new tokens)
+            texts += lm.tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return texts
+
+
+def _config(lm: LanguageModel, options: dict[str, Any]) -> GenerationConfig:
+    """The options, with the model's own end-of-text tokens and nothing else of its saved generation settings."""
+    saved = getattr(lm.model, "generation_config", None)
+    ends = getattr(saved, "eos_token_id", None)
+    defaults = {
+        "eos_token_id": lm.tokenizer.eos_token_id if ends is None else ends,
+        "bos_token_id": lm.tokenizer.bos_token_id,
+        "pad_token_id": padding_token(lm.tokenizer),
+        "use_cache": True,
+    }
+    return GenerationConfig(**{**defaults, **options})
