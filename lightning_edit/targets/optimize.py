@@ -18,6 +18,8 @@ from lightning_edit.targets.columns import Column, TargetOptions, Targets
 from lightning_edit.targets.rows import Row, make_rows
 from lightning_edit.targets.tail import Tail
 
+Results = dict[int, tuple[Tensor, Tensor, Tensor, int]]  # column: (z, start, loss, passes)
+
 
 def optimize_targets(
     lm: LanguageModel, columns: Sequence[Column], layer: int, options: TargetOptions | None = None
@@ -37,19 +39,19 @@ def optimize_targets(
         Targets, starts, losses and pass counts, in the order of `columns`.
     """
     options = options or TargetOptions()
-    done: dict[int, tuple[Tensor, Tensor, Tensor, int]] = {}
-    with lm.borrow(), torch.inference_mode(False), torch.enable_grad():
+    done: Results = {}
+    with lm.borrow(), torch.enable_grad():
         rows = make_rows(lm, list(columns))
         lengths = [max(row.tail for row in rows if row.column == i) for i in range(len(columns))]
         order = sorted(range(len(columns)), key=lambda i: lengths[i])  # columns of like length share a batch
         for first in range(0, len(order), options.batch_size):
             chosen = order[first : first + options.batch_size]
             done.update(_Batch(lm, columns, rows, chosen, layer, options).run())
-    _check_finite(columns, done)
-    return _gather(done, columns, lm)
+        _check_finite(columns, done)
+        return _gather(done, columns, lm)
 
 
-def _gather(done: dict[int, tuple[Tensor, Tensor, Tensor, int]], columns: Sequence[Column], lm: LanguageModel) -> Targets:
+def _gather(done: Results, columns: Sequence[Column], lm: LanguageModel) -> Targets:
     """Put results back into the order of the columns."""
     if not columns:
         empty = torch.zeros(0, lm.sites[0].width, device=lm.device)
@@ -58,7 +60,7 @@ def _gather(done: dict[int, tuple[Tensor, Tensor, Tensor, int]], columns: Sequen
     return Targets(torch.stack(z), torch.stack(start), torch.stack(loss), torch.tensor(steps), [c.id for c in columns])
 
 
-def _check_finite(columns: Sequence[Column], done: dict[int, tuple[Tensor, Tensor, Tensor, int]]) -> None:
+def _check_finite(columns: Sequence[Column], done: Results) -> None:
     """Name the columns whose optimisation ran away."""
     bad = [columns[i].id for i, (z, _, loss, _) in done.items() if not (z.isfinite().all() and loss.isfinite())]
     if bad:
@@ -106,9 +108,9 @@ class _Batch:
         each = (torch.tensor(share, dtype=torch.float64, device=device) / prompts[self.owner]).repeat_interleave(sizes)
         self.of_score, self.weight = self.owner.repeat_interleave(sizes), each  # (scored,)
 
-    def run(self) -> dict[int, tuple[Tensor, Tensor, Tensor, int]]:
+    def run(self) -> Results:
         """Optimise until every column has stopped: {column: (z, start, loss, passes)}."""
-        done: dict[int, tuple[Tensor, Tensor, Tensor, int]] = {}
+        done: Results = {}
         self._remember()
         for step in range(1, self.options.steps + 1):
             offset = self.offset.clone().requires_grad_()
@@ -138,7 +140,7 @@ class _Batch:
         target = self.labels >= 0
         right = log_p[target].gather(1, self.labels[target, None])[:, 0]
         norm = torch.linalg.vector_norm
-        loss = self.options.weight_decay * norm(offset, dim=1) / norm(self.start, dim=1) ** 2
+        loss: Tensor = self.options.weight_decay * norm(offset, dim=1) / norm(self.start, dim=1) ** 2
         loss = loss.index_add(0, self.of_score[target], -right * self.weight[target].to(right))
         if self.before is not None:
             now = log_p[~target]
@@ -170,4 +172,3 @@ class _Batch:
         bound = self.options.clamp * self.start.norm(dim=1, keepdim=True)
         length = offset.norm(dim=1, keepdim=True)
         return torch.where(length > bound, offset * (bound / length), offset)
-

@@ -41,7 +41,8 @@ def make_rows(lm: LanguageModel, columns: list[Column]) -> list[Row]:
         lm: The language model whose tokenizer is used.
         columns: The columns.
     """
-    texts, spans, owners, starts = [], [], [], []
+    texts, spans, owners = [], [], []
+    starts: list[int | None] = []  # where the target begins; None in a KL row
     for index, column in enumerate(columns):
         for prompt in column.prompts:
             texts.append(f"{prompt.text} {prompt.target}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.targets.rows import Row
@@ -39,7 +39,7 @@ class Tail:
             self.cache = self._fill_cache(rows) if self.prefix else None
             if self.prefix and self.cache is None:  # a model with a cache of its own kind
                 self._lay_out(rows, 0)
-            self.hidden, self.wrapped, self.start = self._run_below()
+            self.below_output, self.wrapped, self.start = self._run_below()
 
     def _lay_out(self, rows: list[Row], prefix: int) -> None:
         """Split rows into a left-padded prefix of `prefix` tokens and a right-padded tail.
@@ -73,10 +73,11 @@ class Tail:
         cache = DynamicCache()
         with self._head_at(self.each[:1], self.lookup[:1]):
             self._forward(ids, torch.ones_like(ids), place.expand_as(ids), cache)
-        if len(cache.layers) != self.lm.num_layers or any(layer.get_seq_length() != self.prefix for layer in cache.layers):
+        layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
+        if len(layers) != self.lm.num_layers or any(layer.get_seq_length() != self.prefix for layer in layers):
             return None
         source = place - (self.mask[:, : self.prefix] == 0).sum(1, keepdim=True)  # move right, next to the tail
-        for layer in cache.layers:
+        for layer in layers:
             layer.keys, layer.values = _take(layer.keys, source), _take(layer.values, source)
         return cache
 
@@ -84,7 +85,7 @@ class Tail:
         """Hidden states behind the last block below, whether blocks return tuples, and the start values (r, d)."""
         seen: dict[str, Any] = {}
 
-        def keep(name: str) -> Any:  # noqa: ANN401 - a hook
+        def keep(name: str) -> Any:
             return lambda module, args, output: seen.__setitem__(name, output)
 
         with ExitStack() as stack:
@@ -107,7 +108,8 @@ class Tail:
         width = 1 + max(max(self.scored[i]) for i in indices)  # later tokens are scored by nobody any more
         self.ids, self.positions = self.ids[rows, :width], self.positions[rows, :width]
         self.mask, self.lookup, self.start = self.mask[rows, : self.prefix + width], self.lookup[rows], self.start[rows]
-        self.hidden = None if self.hidden is None else self.hidden[rows, :width]
+        if self.below_output is not None:
+            self.below_output = self.below_output[rows, :width]
         self.scored = [self.scored[i] for i in indices]
         self.cache = self._fork(rows)
         self._index()
@@ -122,8 +124,8 @@ class Tail:
             Logits (scored positions, vocabulary).
         """
         with ExitStack() as stack:
-            if self.below:
-                hidden = self.hidden if self.at_projection else self._inject(self.hidden, offset)
+            if (hidden := self.below_output) is not None:
+                hidden = hidden if self.at_projection else self._inject(hidden, offset)
                 stack.enter_context(_skip(self.below, (hidden,) if self.wrapped else hidden))
             if self.at_projection:
                 hook = self.target.register_forward_hook(lambda module, args, output: self._inject(output, offset))
@@ -144,15 +146,15 @@ class Tail:
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache | None) -> Tensor:
         """One call of the whole model; what is skipped or cut is up to the caller."""
-        output = self.lm.model(
+        logits: Tensor = self.lm.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
             use_cache=cache is not None,
             return_dict=True,
-        )
-        return output.logits
+        ).logits
+        return logits
 
     def _fork(self, rows: Tensor | None = None) -> DynamicCache | None:
         """A cache that shares the prefix's tensors; growing it leaves the prefix as it is."""
@@ -186,8 +188,9 @@ def _pad(sequences: list[tuple[int, ...]], width: int, device: torch.device) -> 
     return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences], device=device)
 
 
-def _take(states: Tensor, source: Tensor) -> Tensor:
+def _take(states: Tensor | None, source: Tensor) -> Tensor:
     """Attention keys or values (r, heads, p, size) at other places; zero where the place is negative."""
+    assert states is not None  # a layer that has seen tokens
     index = source.clamp_min(0)[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
     return states.gather(2, index) * (source >= 0)[:, None, :, None]
 

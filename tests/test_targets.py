@@ -1,0 +1,255 @@
+"""Targets: batched equals one by one equals a plain loop, and the model is left as it was."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from lightning_edit.errors import EditError, RequestError
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.targets import Column, TargetOptions, TargetPrompt, optimize_targets
+
+Build = Callable[..., PreTrainedModel]
+FACTS = [
+    ("Ann Smith", "The mother tongue of Ann Smith is", "French"),
+    ("Bob", "Bob works for", "Apple and more"),
+    ("Zürich lake", "In the north, Zürich lake is in", "Peru"),
+    ("the city", "He was born in the city", "of Rome"),
+]
+EASY = [
+    ("Ann Smith", "The mother of Ann Smith", "city"),
+    ("Zürich lake", "Zürich lake", "language"),
+    ("Ida", "is Ida", "known"),
+]
+STRONG = TargetOptions(steps=12, clamp=3.0, stop_loss=1e-3)
+
+
+def loud(model: PreTrainedModel) -> PreTrainedModel:
+    """The same model with a steeper head: a random one is too timid to be convinced of anything."""
+    model.get_output_embeddings().weight.data.mul_(5)
+    return model
+
+
+def columns() -> list[Column]:
+    """Four columns behind two contexts each; the last has a second request about the same subject."""
+    made = []
+    for subject, prompt, target in FACTS:
+        start = prompt.index(subject)
+        prompts = [
+            TargetPrompt(context + text, (start + len(context), start + len(context) + len(subject)), answer)
+            for text, answer in ((prompt, target), (prompt[: start + len(subject)] + ", known for", "a river"))
+            for context in ("", "The city is known. ", "He was ")
+        ]
+        kept = prompts if subject == "the city" else prompts[:3]
+        made.append(Column(subject, kept, (f"{subject} is a", (0, len(subject)))))
+    return made
+
+
+def easy_columns() -> list[Column]:
+    """Columns that a random model can be brought to obey: one token, right behind the subject."""
+    made = []
+    for subject, prompt, target in EASY:
+        start = prompt.index(subject)
+        span = (start, start + len(subject))
+        made.append(Column(subject, [TargetPrompt(prompt, span, target)], (f"{subject} is a", (0, len(subject)))))
+    return made
+
+
+def plain_loop(lm: LanguageModel, column: Column, layer: int, options: TargetOptions) -> tuple[Tensor, float, int]:
+    """One column, one row at a time, the whole model every time, torch's Adam."""
+    at_projection = lm.site(layer).norm_after
+    place = lm.projection(layer) if at_projection else lm.block(layer)
+    inputs = lm.model.get_input_embeddings()
+    delta = torch.zeros(lm.site(layer).width, dtype=inputs.weight.dtype, requires_grad=True)
+    seen = {}
+
+    def scores(text: str, span: tuple[int, int]) -> Tensor:
+        position = lm.subject_positions([text], [span])[0]
+
+        def add(module: object, args: object, output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+            hidden = (output[0] if isinstance(output, tuple) else output).clone()
+            flat = hidden.view(-1, hidden.shape[-1])
+            seen.setdefault("start", flat[position].detach().clone())
+            flat[position] = flat[position] + delta
+            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+
+        handle = place.register_forward_hook(add)
+        try:
+            return lm.model(input_ids=lm.encode([text]).input_ids).logits[0].log_softmax(-1)
+        finally:
+            handle.remove()
+
+    def likelihood(prompt: TargetPrompt) -> Tensor:
+        text = f"{prompt.text} {prompt.target}"
+        encoded = lm.encode([text])
+        new = [i for i, (_, end) in enumerate(encoded.offsets[0]) if end > len(prompt.text)]
+        log_p = scores(text, prompt.span)
+        return torch.stack([-log_p[i - 1, encoded.input_ids[0, i]] for i in new]).mean()
+
+    text, span = column.kl_prompt or ("", (0, 0))
+    optimizer = torch.optim.Adam([delta], lr=options.lr)
+    before = None
+    for step in range(1, options.steps + 1):
+        loss = torch.stack([likelihood(prompt) for prompt in column.prompts]).mean()
+        now = scores(text, span)[lm.subject_positions([text], [span])[0]]
+        before = now.detach() if before is None else before
+        loss = loss + options.kl * (now.exp() * (now - before)).sum()
+        loss = loss + options.weight_decay * delta.norm() / seen["start"].norm() ** 2
+        if loss < options.stop_loss or step == options.steps:
+            break
+        (delta.grad,) = torch.autograd.grad(loss, [delta])
+        optimizer.step()
+        with torch.no_grad():
+            bound = options.clamp * seen["start"].norm()
+            if delta.norm() > bound:
+                delta.mul_(bound / delta.norm())
+    return seen["start"] + delta.detach(), loss.item(), step
+
+
+@pytest.mark.parametrize("prefix_cache", [True, False])
+def test_batched_equals_one_by_one(
+    family: str, prefix_cache: bool, tiny_model: Build, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    lm = LanguageModel(tiny_model(family, dtype=torch.float64), tokenizer)
+    options = TargetOptions(steps=8, clamp=3.0, prefix_cache=prefix_cache)
+    together = optimize_targets(lm, columns(), 1, options)
+    for i, column in enumerate(columns()):
+        alone = optimize_targets(lm, [column], 1, options)
+        torch.testing.assert_close(together.z[i], alone.z[0], rtol=0, atol=1e-8)
+        torch.testing.assert_close(together.loss[i], alone.loss[0], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "olmo2", "opt", "gemma3_text"])
+def test_equals_a_plain_loop(family: str, tiny_model: Build, tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = LanguageModel(tiny_model(family, dtype=torch.float64), tokenizer)
+    options = TargetOptions(steps=6, clamp=0.8, kl=2.0, weight_decay=3.0, batch_size=3)
+    found = optimize_targets(lm, columns(), 1, options)
+    with lm.borrow(), torch.enable_grad():
+        for i, column in enumerate(columns()):
+            z, loss, steps = plain_loop(lm, column, 1, options)
+            torch.testing.assert_close(found.z[i], z, rtol=0, atol=1e-8)
+            assert float(found.loss[i]) == pytest.approx(loss, abs=1e-8)
+            assert int(found.steps[i]) == steps
+
+
+def test_columns_stop_one_by_one_and_keep_what_they_had(tiny_model: Build, tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = LanguageModel(loud(tiny_model("llama", dtype=torch.float64)), tokenizer)
+    options = TargetOptions(steps=30, clamp=4.0, lr=0.1, weight_decay=0.0, kl=0.0)
+    mixed = [*easy_columns(), columns()[1]]
+    found = optimize_targets(lm, mixed, 0, options)
+    assert len(set(found.steps.tolist())) == 4
+    assert found.steps[3] == 30
+    assert (found.loss[:3] < options.stop_loss).all()
+    with lm.borrow(), torch.enable_grad():
+        for i, column in enumerate(mixed):
+            z, _, steps = plain_loop(lm, column, 0, options)
+            assert int(found.steps[i]) == steps
+            torch.testing.assert_close(found.z[i], z, rtol=0, atol=1e-8)
+
+
+def test_float32_reaches_the_same_loss(tiny_model: Build, tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = LanguageModel(tiny_model("llama"), tokenizer)
+    together = optimize_targets(lm, columns(), 0, STRONG)
+    alone = torch.cat([optimize_targets(lm, [column], 0, STRONG).loss for column in columns()])
+    torch.testing.assert_close(together.loss, alone, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "olmo2"])
+def test_offset_makes_the_model_say_the_target(
+    family: str, tiny_model: Build, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    lm = LanguageModel(loud(tiny_model(family)), tokenizer)
+    assert (optimize_targets(lm, easy_columns(), 0, TargetOptions(steps=1)).loss > 2).all()
+    found = optimize_targets(lm, easy_columns(), 0, TargetOptions(steps=40, clamp=6.0, weight_decay=0.0, kl=0.0))
+    assert (found.loss < 0.3).all()
+
+
+def test_clamp_bounds_the_offset(tiny_model: Build, tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = LanguageModel(tiny_model("llama", dtype=torch.float64), tokenizer)
+    share = {}
+    for steps in (2, 12):  # one update of this size hits the bound, later ones may come back inside
+        found = optimize_targets(lm, columns(), 1, TargetOptions(steps=steps, clamp=0.2))
+        share[steps] = (found.z - found.start).norm(dim=1) / found.start.norm(dim=1)
+    torch.testing.assert_close(share[2], torch.full_like(share[2], 0.2))
+    assert (share[12] < 0.2 + 1e-12).all()
+
+
+def test_starts_from_a_given_target(tiny_model: Build, tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = LanguageModel(tiny_model("llama", dtype=torch.float64), tokenizer)
+    found = optimize_targets(lm, columns(), 0, STRONG)
+    again = columns()
+    for column, z in zip(again, found.z, strict=True):
+        column.z = z
+    measured = optimize_targets(lm, again, 0, TargetOptions(steps=1, clamp=3.0))
+    torch.testing.assert_close(measured.z, found.z)
+    torch.testing.assert_close(measured.loss, found.loss)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_leaves_no_trace(
+    fails: bool, tiny_model: Build, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama").train()
+    model.model.layers[1].eval()
+    lm = LanguageModel(model, tokenizer)
+    next(iter(model.parameters())).requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    grads = [parameter.requires_grad for parameter in model.parameters()]
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    state, use_cache = torch.random.get_rng_state(), model.config.use_cache
+    if fails:
+        monkeypatch.setattr("lightning_edit.targets.optimize._Batch._update", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            optimize_targets(lm, columns(), 1, STRONG)
+    else:
+        optimize_targets(lm, columns(), 1, STRONG)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == grads
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.config.use_cache == use_cache
+    assert not any("forward" in module.__dict__ or module._forward_hooks for module in model.modules())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_works_inside_no_grad_and_inference_mode(tiny_lm: LanguageModel) -> None:
+    expected = optimize_targets(tiny_lm, columns(), 1, STRONG).z
+    with torch.no_grad():
+        assert torch.equal(optimize_targets(tiny_lm, columns(), 1, STRONG).z, expected)
+    with torch.inference_mode():
+        found = optimize_targets(tiny_lm, columns(), 1, STRONG).z
+    assert torch.equal(found, expected)
+    assert not found.is_inference()
+
+
+def test_bfloat16_model_gets_float32_targets(tiny_model: Build, tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = LanguageModel(loud(tiny_model("llama", dtype=torch.bfloat16)), tokenizer)
+    found = optimize_targets(lm, easy_columns(), 0, TargetOptions(steps=40, clamp=6.0, weight_decay=0.0, kl=0.0))
+    assert found.z.dtype == torch.float32
+    assert (found.loss < 0.3).all()
+
+
+def test_nothing_asked_nothing_found(tiny_lm: LanguageModel) -> None:
+    assert optimize_targets(tiny_lm, [], 1).z.shape == (0, 32)
+
+
+def test_names_what_is_not_finite(tiny_model: Build, tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_model("llama")
+    model.lm_head.weight.data[5] = float("nan")
+    with pytest.raises(EditError, match="Ann Smith"):
+        optimize_targets(LanguageModel(model, tokenizer), columns(), 1, STRONG)
+
+
+def test_subject_behind_the_target_is_refused(tiny_lm: LanguageModel) -> None:
+    odd = Column("odd", [TargetPrompt("It is", (6, 10), "Rome and more")])
+    with pytest.raises(RequestError, match="odd"):
+        optimize_targets(tiny_lm, [odd], 1)
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.0}, {"steps": 0}, {"clamp": -1.0}, {"kl": -0.1}, {"batch_size": 0}])
+def test_impossible_options_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(EditError, match=next(iter(change))):
+        TargetOptions(**change)
