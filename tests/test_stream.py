@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from lightning_edit.data.rows import RowLoader
@@ -18,6 +18,9 @@ from lightning_edit.data.stream import EditStream
 from lightning_edit.data.text import read_texts, token_rows
 from lightning_edit.errors import EditError, RequestError, StateError
 from lightning_edit.requests import EditRequest
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec:FutureWarning")  # lightning on torch 2.13
 
 
 def request(number: int, **changes: Any) -> EditRequest:
@@ -154,21 +157,27 @@ class Order(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(stream: EditStream, folder: Path, ckpt: str | None = None, **options: Any) -> tuple[Order, Path]:
+class SaveEachStep(pl.Callback):
+    """Writes a checkpoint where ModelCheckpoint does, after every step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+def fit(stream: EditStream, folder: Path, ckpt: Path | None = None, **options: Any) -> Order:
     module = Order()
-    saver = ModelCheckpoint(
-        folder, every_n_train_steps=1, save_top_k=-1, filename="{step}", enable_version_counter=False
-    )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        callbacks=[saver],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=False,
-        **options,
-    )
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "enable_checkpointing": False,
+    }
+    trainer = pl.Trainer(accelerator="cpu", callbacks=[SaveEachStep(folder)], **quiet, **options)
     trainer.fit(module, stream, ckpt_path=ckpt)
-    return module, folder
+    return module
 
 
 @pytest.mark.parametrize("limits", [{"max_steps": 11, "max_epochs": -1}, {"max_epochs": 3}])
@@ -179,19 +188,26 @@ def test_training_goes_on_in_the_same_order_after_any_step(
         texts = [f"The city of number {index} is a large city." for index in range(16)]
         return EditStream(train=texts, tokenizer=tokenizer, max_length=16, batch_size=4)
 
-    whole, _ = fit(stream(), tmp_path / "whole", **limits)
+    whole = fit(stream(), tmp_path / "whole", **limits)
     assert len({tuple(batch) for batch in whole.shown}) > 4
     per_epoch = len(RowLoader(token_rows(stream().train, tokenizer, 16), 4))
     assert per_epoch > 3
     for step in range(1, len(whole.shown)):
-        rest, _ = fit(stream(), tmp_path / "rest", str(tmp_path / "whole" / f"step={step}.ckpt"), **limits)
+        rest = fit(stream(), tmp_path / "rest", tmp_path / "whole" / f"{step}.ckpt", **limits)
         assert rest.shown == whole.shown[step:], step
+
+
+def test_validation_text_is_there_when_asked_for(tokenizer: Any) -> None:
+    stream = EditStream(val=["One.", "Two.", "Three."], tokenizer=tokenizer, max_length=16, batch_size=2, pack=False)
+    stream.setup()
+    assert is_overridden("val_dataloader", stream)
+    assert [len(batch["labels"]) for batch in stream.val_dataloader()] == [2, 1]
 
 
 def test_a_stream_without_text_says_so(tokenizer: Any) -> None:
     stream = EditStream(requests=[request(1)], tokenizer=tokenizer)
     stream.setup()
-    assert list(stream.val_dataloader()) == []
+    assert not is_overridden("val_dataloader", stream)
     with pytest.raises(EditError, match="no text to train on"):
         stream.train_dataloader()
     with pytest.raises(EditError, match="found none"):

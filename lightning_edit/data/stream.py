@@ -30,7 +30,7 @@ class EditStream(pl.LightningDataModule):
             or any other iterable of `EditRequest`s or dicts. None where the edits come from elsewhere, or not at all.
         train: Text to train on: a `.jsonl` file with the field `text`, a text file with documents separated by blank
             lines, or a list of documents.
-        val: Text to validate on, in the same forms.
+        val: Text to validate on, in the same forms; with it there is a `val_dataloader`.
         tokenizer: A tokenizer, or its name or folder. None takes the module's own.
         max_length: Tokens in a row; at most what the model takes.
         batch_size: Rows in a batch, on each process.
@@ -68,6 +68,8 @@ class EditStream(pl.LightningDataModule):
         self.on_bad: Literal["raise", "skip"] = on_bad
         self._source: RequestSource | None = None
         self._rows: dict[str, dict[str, Tensor]] = {}
+        if val is not None:  # Lightning looks whether there is such a method, and complains of one that gives nothing
+            self.__dict__["val_dataloader"] = self._validation_batches
 
     @property
     def request_source(self) -> RequestSource | None:
@@ -98,9 +100,9 @@ class EditStream(pl.LightningDataModule):
             )
         return self._loader("train", seed=self.seed)
 
-    def val_dataloader(self) -> RowLoader | list[Any]:
-        """Batches of the validation text, if there is any, in the order of the text."""
-        return self._loader("val", seed=None, drop_last=False) if "val" in self._rows else []
+    def _validation_batches(self) -> RowLoader:
+        """Batches of the validation text, in the order of the text."""
+        return self._loader("val", seed=None, drop_last=False)
 
     def _loader(self, name: str, seed: int | None, drop_last: bool = True) -> RowLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
