@@ -1,0 +1,199 @@
+"""What a recipe leaves behind: `summary.json`, `report.md` with the figures, and a table on the screen.
+
+Knows rows and files. Refuses to know how they came to be.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import quote
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from lightning_edit.runner.plots import draw
+from lightning_edit.runner.recipe import Recipe
+from lightning_edit.runner.results import RunResult, Scalar, finite_row
+
+ORDER = (
+    "run",
+    "editor",
+    "aligned",
+    "drift",
+    "edits",
+    "reliability",
+    "generalization",
+    "locality",
+    "portability",
+    "seconds_per_edit",
+    "train_loss",
+)
+"""The keys that come first in every row; the others follow as they were given."""
+
+
+def write_report(recipe: Recipe, results: Sequence[RunResult], output: Path, command: str) -> list[Path]:
+    """Write `summary.json`, the figures and `report.md`; the paths come back in this order, the report last.
+
+    Args:
+        recipe: The recipe that was run.
+        results: What its runs came to, so far.
+        output: The recipe's output folder.
+        command: The command line that was typed.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    rows = [ordered_row(result) for result in results]
+    summary = output / "summary.json"
+    _write(summary, json.dumps({"recipe": recipe.recipe, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
+    pictures = [path for spec in recipe.report.plots if (path := draw(spec, results, output))]
+    pictures += [path for result in results for path in result.files.values() if path.suffix == ".png"]
+    report = output / "report.md"
+    _write(report, _markdown(recipe, results, rows, pictures, output, command))
+    return [summary, *pictures, report]
+
+
+def ordered_row(result: RunResult) -> dict[str, Scalar]:
+    """The row of a run as `summary.json` has it: known keys first, only finite numbers.
+
+    Args:
+        result: What the run came to.
+    """
+    row, _ = finite_row({"run": result.label, **result.row})
+    first = {key: row[key] for key in ORDER if key in row}
+    return {**first, **row}
+
+
+def print_table(recipe: Recipe, results: Sequence[RunResult], console: Console) -> None:
+    """Print the table of the report.
+
+    Args:
+        recipe: The recipe that was run.
+        results: What its runs came to.
+        console: Where to print.
+    """
+    rows = [ordered_row(result) for result in results]
+    table = Table(title=recipe.report.title or recipe.recipe, title_justify="left", box=SIMPLE_HEAD)
+    columns = shown_columns(recipe, rows)
+    for column in columns:
+        table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*[show(row.get(column)) for column in columns])
+    room = console.options.update(max_width=1000)
+    console.width = max(console.width, Measurement.get(console, room, table).maximum)  # never cut a number
+    console.print(table)
+
+
+def shown_columns(recipe: Recipe, rows: Sequence[dict[str, Scalar]]) -> list[str]:
+    """The columns of the table: those the recipe names, or all; only such as some row has.
+
+    Args:
+        recipe: The recipe that was run.
+        rows: The rows of the summary.
+    """
+    present = list(dict.fromkeys(key for row in rows for key in row))
+    wanted = recipe.report.columns or present
+    return [key for key in wanted if key in present]
+
+
+def show(value: Scalar | None) -> str:
+    """A cell of the table.
+
+    Args:
+        value: What the row holds; None where it holds nothing.
+
+    Example:
+        >>> [show(value) for value in (0.98765, 12.3456, 12345.6, True, 400, "memit", None)]
+        ['0.988', '12.35', '12346', 'yes', '400', 'memit', '']
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return str(value)
+    if value != 0 and abs(value) < 0.001:
+        return f"{value:.1e}"
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def _markdown(
+    recipe: Recipe,
+    results: Sequence[RunResult],
+    rows: Sequence[dict[str, Scalar]],
+    pictures: Sequence[Path],
+    output: Path,
+    command: str,
+) -> str:
+    """The text of `report.md`."""
+    columns = shown_columns(recipe, rows)
+    table = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    table += ["| " + " | ".join(show(row.get(column)).replace("|", "\\|") for column in columns) + " |" for row in rows]
+    parts = [f"# {recipe.report.title or recipe.description or recipe.recipe}", recipe.report.text.strip()]
+    parts += ["\n".join(table)]
+    parts += [f"![{picture.stem}]({quote(_relative(picture, output))})" for picture in pictures]
+    parts += ["\n".join(f"- {note}" for note in _notes(results))]
+    parts += ["## How it was run", f"```\n{command}\n```", environment()]
+    parts += ["## Files", "\n".join(_files(results, output))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _notes(results: Sequence[RunResult]) -> list[str]:
+    """What the runs want said, and which numbers were left out."""
+    notes = [f"{result.label}: {note}" for result in results for note in result.notes]
+    for result in results:
+        _, bad = finite_row(result.row)
+        if bad:
+            notes.append(f"{result.label}: not finite, and so left out: {', '.join(bad)}")
+    return notes
+
+
+def _files(results: Sequence[RunResult], output: Path) -> list[str]:
+    lines = ["- `summary.json`: every row, all keys"]
+    for result in results:
+        lines += [f"- {result.label}: {name} in `{_relative(path, output)}`" for name, path in result.files.items()]
+    return lines
+
+
+def environment() -> str:
+    """One line on what the numbers were made with.
+
+    Example:
+        >>> environment().startswith("Python ")
+        True
+    """
+    packages = ("lightning-edit", "torch", "lightning", "transformers")
+    return ", ".join(
+        [
+            f"Python {platform.python_version()}",
+            *[f"{package} {_version(package)}" for package in packages],
+            f"{platform.system()} {platform.machine()}",
+            f"{os.cpu_count()} CPU cores",
+        ]
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed as a package)"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """The path as seen from the folder, where it lies inside it."""
+    return path.resolve().relative_to(folder.resolve()).as_posix() if _inside(path, folder) else str(path)
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new one, never half of it."""
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,94 @@
+"""What a recipe leaves behind: numbers, figures, text and a table."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from matplotlib.image import imread
+from rich.console import Console
+
+from lightning_edit.runner.plots import align, draw
+from lightning_edit.runner.recipe import PlotSpec, Recipe, ReportSpec
+from lightning_edit.runner.report import print_table, write_report
+from lightning_edit.runner.results import Curve, RunResult
+
+PLOT = PlotSpec(name="reliability", metric="edit/reliability", x="edit/count", ylim=[0, 1])
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> list[RunResult]:
+    curves = {"edit/count": Curve([1, 2, 3], [10, 20, 30]), "edit/reliability": Curve([1, 2, 3], [1.0, 0.9, 0.8])}
+    row = {"train_loss": 2.0, "edits": 30, "aligned": True, "bad": float("nan"), "zeta": 1}
+    folder = tmp_path / "aligned" / "wandb"
+    folder.mkdir(parents=True)
+    control = RunResult("control", {"train_loss": 1.5}, {"edit/reliability": Curve([2, 3], [0.5, 0.4])})
+    return [RunResult("aligned", row, curves, {"W&B offline run": folder}, ["a note"]), control]
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    missing = PlotSpec(name="missing", metric="never/logged")
+    return Recipe("demo", report=ReportSpec(title="Demo", columns=["run", "edits", "absent"], plots=[PLOT, missing]))
+
+
+def test_the_summary_has_the_documented_form(recipe: Recipe, results: list[RunResult], tmp_path: Path) -> None:
+    write_report(recipe, results, tmp_path, "the command")
+    text = (tmp_path / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=pytest.fail)  # no NaN, no Infinity
+    assert list(summary) == ["recipe", "rows"]
+    assert summary["recipe"] == "demo"
+    assert [list(row) for row in summary["rows"]] == [
+        ["run", "aligned", "edits", "train_loss", "zeta"],
+        ["run", "train_loss"],
+    ]
+
+
+def test_the_report_names_everything(recipe: Recipe, results: list[RunResult], tmp_path: Path) -> None:
+    written = write_report(recipe, results, tmp_path, "the command")
+    text = (tmp_path / "report.md").read_text()
+    assert [path.name for path in written] == ["summary.json", "reliability.png", "report.md"]
+    assert "| run | edits |" in text
+    assert "| control |  |" in text
+    assert "![reliability](reliability.png)" in text
+    assert "the command" in text
+    assert "`aligned/wandb`" in text
+    assert "- aligned: a note" in text
+    assert "aligned: not finite, and so left out: bad" in text
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_pictures_of_a_run_are_shown(recipe: Recipe, tmp_path: Path) -> None:
+    result = RunResult("a", files={"heatmap": tmp_path / "heat map.png"})
+    write_report(recipe, [result], tmp_path, "")
+    assert "![heat map](heat%20map.png)" in (tmp_path / "report.md").read_text()
+
+
+def test_a_run_without_x_borrows_it_at_the_same_step(results: list[RunResult]) -> None:
+    points = align("edit/count", "edit/reliability", results[1], results)
+    assert points == Curve([20, 30], [0.5, 0.4])
+
+
+def test_a_figure_shows_its_lines(results: list[RunResult], tmp_path: Path) -> None:
+    path = draw(PLOT, results, tmp_path)
+    assert path is not None
+    image = imread(path)
+    assert image.shape[0] > 500
+    assert image.shape[1] > 1000
+    colours = {tuple(round(float(part) * 255) for part in pixel[:3]) for row in image[::2] for pixel in row[::2]}
+    assert {(0, 114, 178), (213, 94, 0)} <= colours  # both runs are there, in the palette
+    edge = (image[0], image[-1], image[:, 0], image[:, -1])
+    assert all(float(side[..., :3].min()) == 1.0 for side in edge)  # nothing is clipped
+
+
+def test_the_table_is_never_cut(recipe: Recipe, results: list[RunResult]) -> None:
+    wide = Recipe("demo", report=ReportSpec(columns=None))
+    for result in results:
+        result.row |= {f"a_rather_long_name_{index}": 0.5 for index in range(8)}
+    stream = io.StringIO()
+    print_table(wide, results, Console(file=stream, width=40))
+    text = stream.getvalue()
+    assert "…" not in text
+    assert all(f"a_rather_long_name_{index}" in text for index in range(8))
+    assert "aligned" in text
+    assert "2.000" in text
