@@ -19,7 +19,6 @@ from lightning_edit.data.text import read_texts, token_rows
 from lightning_edit.errors import EditError, RequestError, StateError
 from lightning_edit.requests import EditRequest
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec:FutureWarning")  # lightning on torch 2.13
 
 
