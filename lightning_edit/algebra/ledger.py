@@ -1,0 +1,315 @@
+r"""The ledger of one site: which keys must give which values, and the edited weight that follows.
+
+$$S = W_b + (V - W_b K)(s I + K^\top Q K)^{-1} K^\top Q$$
+
+Knows the base weight, the prior and the active columns. Refuses to know models, requests and what is deployed: several
+requests may share a column, and restrictions and rounding stand between S and the model's weight; both live above.
+
+Nothing is ever changed in place. A mutating method builds the next state and swaps it in as its last act, so one that
+raises leaves the ledger as it was, bit for bit, and a snapshot costs nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_edit.algebra import snapshot as steps
+from lightning_edit.algebra.checks import check_columns, check_ids, check_matrix
+from lightning_edit.algebra.gram import GramForm
+from lightning_edit.algebra.ledger_state import read_state, write_state
+from lightning_edit.algebra.primal import PrimalForm, covariance
+from lightning_edit.algebra.prior import Prior
+from lightning_edit.algebra.snapshot import Snapshot
+from lightning_edit.errors import LedgerError
+
+
+class SiteLedger:
+    """Active columns of one site and the exact solution over them.
+
+    With N columns up to n / 2 the equations are solved in Gram form (an N x N factor that grows), past it in primal
+    form (an n x n factor); the ledger changes over by itself, either way. All algebra is float64 on the device of the
+    base weight. Tensors that the ledger hands out are its own: read them, do not write to them.
+
+    Args:
+        base: W_b (d, n), kept in float32 or float64 as given (anything less precise is kept in float32).
+        prior: Q, an operator on R^n.
+        noise: s >= 0; 0 asks for exact interpolation, which needs independent keys and stays in Gram form.
+
+    Raises:
+        LedgerError: Shapes do not fit, or the base is not finite, or the noise is negative.
+    """
+
+    def __init__(self, base: Tensor, prior: Prior, noise: float = 1.0) -> None:
+        """Start without columns: S is the base."""
+        if not 0 <= noise < float("inf"):
+            raise LedgerError(f"The noise is {noise}; expected a finite number >= 0.")
+        if base.ndim != 2 or base.shape[1] != prior.size:
+            raise LedgerError(
+                f"The base weight has shape {tuple(base.shape)} and the prior is for keys of length {prior.size}; "
+                "expected a base (d, n) with n that length. Was the weight of a Conv1D transposed?"
+            )
+        dtype = torch.float64 if base.dtype == torch.float64 else torch.float32
+        own = check_matrix("base weight", base, base.shape, base.device).to(dtype)
+        prior = prior.to(base.device)
+        keys, values = (own.new_zeros(rows, 0, dtype=torch.float64) for rows in (prior.size, len(own)))
+        form = GramForm.build(prior, float(noise), keys, [])
+        self._state = Snapshot(own, prior, float(noise), (), keys, values, form)
+
+    # ---------------------------------------------------------------- what it holds
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the active columns, in the order of `keys` and `values`."""
+        return list(self._state.ids)
+
+    @property
+    def keys(self) -> Tensor:
+        """K (n, N), float64."""
+        return self._state.keys
+
+    @property
+    def values(self) -> Tensor:
+        """V (d, N), float64."""
+        return self._state.values
+
+    @property
+    def base(self) -> Tensor:
+        """W_b (d, n), float32 or float64."""
+        return self._state.base
+
+    @property
+    def prior(self) -> Prior:
+        """Q."""
+        return self._state.prior
+
+    @property
+    def noise(self) -> float:
+        """The noise s."""
+        return self._state.noise
+
+    @property
+    def form(self) -> str:
+        """How the equations are solved now: "gram" or "primal"."""
+        return self._state.form.kind
+
+    def __len__(self) -> int:
+        """Number of active columns."""
+        return len(self._state.ids)
+
+    # ---------------------------------------------------------------- changing the active set
+    def append(self, ids: Sequence[str], keys: Tensor, values: Tensor) -> None:
+        """Add columns.
+
+        Args:
+            ids: Their ids, none of them active.
+            keys: Their keys (n, m).
+            values: What the projection should give for them (d, m), before its bias.
+
+        Raises:
+            LedgerError: An id is active already or given twice, a tensor is misshapen or not finite, or (noise 0) keys
+                collide.
+        """
+        new = check_ids(ids)
+        taken = sorted(set(new) & set(self._state.ids))
+        if taken:
+            raise LedgerError(f"Columns {taken} are active already; expected new ids. Use replace() to change them.")
+        self._state = steps.appended(self._state, new, *check_columns(new, keys, values, self.base))
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Forget columns, in any order: S becomes what it would be had they never been there.
+
+        Args:
+            ids: Ids of active columns.
+
+        Raises:
+            LedgerError: An id is not active, or is given twice.
+        """
+        self._state = steps.without(self._state, self._state.positions(check_ids(ids)))
+
+    def replace(self, ids: Sequence[str], keys: Tensor, values: Tensor) -> None:
+        """Give active columns other keys and values, in place: S never had the old ones (Labyrinth, Prop. 3.5).
+
+        Args:
+            ids: Ids of active columns.
+            keys: Their new keys (n, m); where they equal the old ones the factor is kept.
+            values: Their new values (d, m).
+
+        Raises:
+            LedgerError: An id is not active or given twice, a tensor is misshapen or not finite, or (noise 0) keys
+                collide.
+        """
+        names = check_ids(ids)
+        places = self._state.positions(names)
+        self._state = steps.exchanged(self._state, places, *check_columns(names, keys, values, self.base))
+
+    def set_columns(self, ids: Sequence[str], keys: Tensor, values: Tensor) -> None:
+        """Make these the active columns and forget all others: a rebuild, or a history of the latest batch only.
+
+        Args:
+            ids: The ids.
+            keys: K (n, N).
+            values: V (d, N).
+
+        Raises:
+            LedgerError: An id is given twice, a tensor is misshapen or not finite, or (noise 0) keys collide.
+        """
+        state, names = self._state, check_ids(ids)
+        own_keys, own_values = check_columns(names, keys, values, state.base)
+        form = steps.solved(state.prior, state.noise, own_keys, names)
+        self._state = replace(state, ids=tuple(names), keys=own_keys, values=own_values, form=form)
+
+    # ---------------------------------------------------------------- changing base or prior
+    def adopt(self, drift: Tensor) -> None:
+        """Take over training's drift G, except what it does to active keys: W_b ← W_b + G (I - Π).
+
+        Args:
+            drift: G (d, n), what the weight became minus what was deployed.
+
+        Raises:
+            LedgerError: The drift is misshapen or not finite, or the base overflows.
+        """
+        state = self._state
+        change = check_matrix("drift", drift, state.base.shape, state.base.device)
+        if state.ids:
+            change = change - state.form.correction(change @ state.keys)
+        self._state = steps.rebased(state, state.base.to(torch.float64) + change)
+
+    def absorb(self) -> None:
+        """Make S the base and forget the columns: the history of a naive sequential editor."""
+        absorbed = steps.rebased(self._state, self.solution())
+        self._state = steps.without(absorbed, list(range(len(self))))
+
+    def reprior(self, prior: Prior) -> None:
+        """Change the prior and solve the whole active set again.
+
+        Args:
+            prior: The new Q, on the same key space.
+
+        Raises:
+            LedgerError: It is for keys of another length, or (noise 0) keys collide in its metric.
+        """
+        state = self._state
+        if prior.size != state.prior.size:
+            raise LedgerError(f"The new prior is for keys of length {prior.size}; expected {state.prior.size}.")
+        moved = prior.to(state.base.device)
+        form = steps.solved(moved, state.noise, state.keys, list(state.ids))
+        self._state = replace(state, prior=moved, form=form)
+
+    # ---------------------------------------------------------------- reading
+    def solution(self) -> Tensor:
+        """The edited weight S (d, n), float64; a fresh tensor.
+
+        Raises:
+            LedgerError: It is not finite (values near the limits of float64).
+        """
+        state = self._state
+        base = state.base.to(torch.float64, copy=True)
+        if not state.ids:
+            return base
+        solution = base + state.form.correction(state.values - base @ state.keys)
+        if not bool(torch.isfinite(solution).all()):
+            raise LedgerError("The edited weight is not finite; expected finite entries. Drop the newest columns.")
+        return solution
+
+    def delta(self) -> tuple[Tensor, Tensor]:
+        """The update as a product of low rank: B (d, N) and Q K (n, N) with S - W_b = B (Q K)ᵀ."""
+        state = self._state
+        form = state.form
+        if isinstance(form, PrimalForm):
+            form = GramForm.build(state.prior, state.noise, state.keys, list(state.ids))
+        return form.coefficients(state.values - state.base.to(torch.float64) @ state.keys), form.response
+
+    def increment(self, ids: Sequence[str], deployed: Tensor) -> Tensor:
+        """The step (V_t - W K_t) K_tᵀ C⁻¹ (d, n) of some columns, read on a deployed weight W.
+
+        This is the step of methods that do not feed their own error back (the deployment mode "none").
+
+        Args:
+            ids: The columns of the step.
+            deployed: W (d, n).
+        """
+        state = self._state
+        where = torch.tensor(state.positions(check_ids(ids)), dtype=torch.long, device=state.keys.device)
+        weight = check_matrix("deployed weight", deployed, state.base.shape, state.base.device)
+        rows = torch.zeros_like(state.values)
+        rows = rows.index_copy(1, where, state.values[:, where] - weight @ state.keys[:, where])
+        return state.form.correction(rows)
+
+    def project(self, rows: Tensor) -> Tensor:
+        """X Π, what X does to active keys, with Π = K (s I + Kᵀ Q K)⁻¹ Kᵀ Q.
+
+        Args:
+            rows: X (m, n) or (n,).
+        """
+        state = self._state
+        matrix = rows.reshape(-1, rows.shape[-1]) if rows.ndim else rows
+        exact = check_matrix("row space", matrix, (len(matrix), state.prior.size), state.base.device)
+        return state.form.correction(exact @ state.keys).reshape(rows.shape)
+
+    def covariance(self) -> Tensor:
+        """The running key covariance C = s Q⁻¹ + K Kᵀ (r, r) on range(Q); null-space coordinates where Q projects.
+
+        Raises:
+            LedgerError: The noise is 0, where C is not defined.
+        """
+        state = self._state
+        if state.noise == 0:
+            raise LedgerError("C = s Q⁻¹ + K Kᵀ is not defined for noise 0; expected a noise > 0. Read S instead.")
+        return covariance(state.prior, state.noise, state.keys)
+
+    def compensation(self, deployed: Tensor) -> Tensor:
+        """The pending error E = (W - S) C (d, r) of Algorithm 1 of Labyrinth, in the coordinates of `covariance`.
+
+        Args:
+            deployed: W (d, n).
+        """
+        weight = check_matrix("deployed weight", deployed, self.base.shape, self.base.device)
+        pending = weight - self.solution()
+        return self.prior.coordinates(pending.mT).mT @ self.covariance()
+
+    def condition(self) -> float:
+        """Condition number of the matrix that is factored now; 1 without columns."""
+        return self._state.form.condition() if self._state.ids else 1.0
+
+    def rank(self) -> int:
+        """Numerical rank of S - W_b, at most min(d, N)."""
+        return int(torch.linalg.matrix_rank(self.solution() - self.base)) if self._state.ids else 0
+
+    # ---------------------------------------------------------------- keeping
+    def snapshot(self) -> Snapshot:
+        """Everything the ledger is now; free of cost."""
+        return self._state
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot, bit for bit.
+
+        Args:
+            snapshot: What `snapshot` of this ledger gave.
+        """
+        if snapshot.base.shape != self.base.shape:
+            raise LedgerError(
+                f"The snapshot is of a site of shape {tuple(snapshot.base.shape)}; expected {tuple(self.base.shape)}."
+            )
+        self._state = snapshot
+
+    def state_dict(self, include_prior: bool = True) -> dict[str, Any]:
+        """Tensors and plain containers, the factor included: after loading, everything goes on bit for bit.
+
+        Args:
+            include_prior: Whether the prior's tensors go along; without, only its fingerprint does.
+        """
+        return write_state(self._state, include_prior)
+
+    def load_state_dict(self, state: dict[str, Any], prior: Prior | None = None) -> None:
+        """Take over a saved state, or leave everything as it was.
+
+        Args:
+            state: What `state_dict` gave.
+            prior: The prior to use where the state was saved without one; this ledger's own when None.
+
+        Raises:
+            StateError: The state is for another site's shape, or was saved with another prior.
+        """
+        self._state = read_state(state, self._state, prior)
