@@ -21,20 +21,19 @@ ANSWER = "Answer:"
 _END = re.compile(r"""[。！？]|[.!?…]+["'”’»)\]]*(?=\s|$)""")  # noqa: RUF001
 _WORD = re.compile(r"[\w.&'-]*$")
 _INITIALS = re.compile(r"(?:\w\.)+\w")
-_TITLES = frozenset(
-    "dr mr mrs ms mme mlle prof st ste mt ft gen col lt sgt cpl capt cmdr adm maj rev hon gov sen rep messrs vs cf e.g i.e"
-    .split()
+_TITLES = re.compile(
+    r"dr|mr|mrs|ms|mme|mlle|prof|ste?|mt|ft|gen|col|lt|sgt|cpl|capt|cmdr|adm|maj|rev|hon|gov|sen|rep|vs|cf|e\\.g|i\\.e"
 )
-_NUMBERED = frozenset("no nos nr vol op p pp ch fig sec art".split())
-_SUFFIXES = frozenset("jr sr inc ltd co corp bros llc plc etc al ave blvd dept approx ca a.m p.m".split())
-_OPENERS = frozenset(
-    "The A An It Its He His She Her They Their This That These There We Our You I My In On At As By For From Of To When "
-    "While After Before And But Or So If Also However Question Answer Context".split()
+_NUMBERED = re.compile("nos?|nr|vol|op|pp?|ch|fig|sec|art")
+_SUFFIXES = re.compile(r"jr|sr|inc|ltd|co|corp|bros|llc|plc|etc|al|ave|blvd|dept|approx|ca|[ap]\\.m")
+_OPENERS = re.compile(
+    "The|An?|Its?|He|His|She|Her|They|Their|That|This|These|There|We|Our|You|I|My|In|On|At|As|By|For|From|Of|To|"
+    "When|While|After|Before|And|But|Or|So|If|Also|However|Question|Answer|Context"
 )
 
 
 def first_sentence(text: str, count: int = 1) -> str:
-    """Cut a continuation down to its answer.
+    r"""Cut a continuation down to its answer.
 
     Leading white space, blank lines included, is skipped. A closing full stop is dropped.
 
@@ -45,7 +44,7 @@ def first_sentence(text: str, count: int = 1) -> str:
     Example:
         >>> first_sentence(" St. Petersburg. It lies on the Neva.")
         'St. Petersburg'
-        >>> first_sentence("3.5 km long. That is far."), first_sentence("Dr. X!"), first_sentence("Rome\\nParis. Yes")
+        >>> first_sentence("3.5 km long. That is far."), first_sentence("Dr. X!"), first_sentence("Rome\nParis. Yes")
         ('3.5 km long', 'Dr. X', 'Rome')
     """
     line = first_line(text)
@@ -111,9 +110,8 @@ def is_settled(prompt: str, text: str, count: int = 1) -> bool:
     if len(ends) < count:
         return False
     rest = known[ends[-1].end() :].lstrip()
-    return len(rest.split(maxsplit=1)) > 1 or rest != rest.rstrip() or (
-        bool(rest) and not _is_initial(_word_before(known, ends[-1]))
-    )
+    whole_word = len(rest.split(maxsplit=1)) > 1 or rest != rest.rstrip()
+    return whole_word or (bool(rest) and not _is_initial(_word_before(known, ends[-1])))
 
 
 def wants_thoughts(prompt: str) -> bool:
@@ -146,13 +144,13 @@ def _belongs(word: str, following: list[str]) -> bool:
     if not following:
         return False
     name, follows = word.casefold().strip("'-&"), following[0]
-    if name in _NUMBERED:
+    if _NUMBERED.fullmatch(name):
         return follows[0].isdigit()
-    if name in _SUFFIXES:
+    if _SUFFIXES.fullmatch(name):
         return follows[0].islower()
     if _is_initial(word):
-        return follows[0].islower() or (follows[0].isupper() and follows.strip(".,:;'\"") not in _OPENERS)
-    return name in _TITLES
+        return follows[0].islower() or (follows[0].isupper() and not _OPENERS.fullmatch(follows.strip(".,:;'\"")))
+    return bool(_TITLES.fullmatch(name))
 
 
 def _is_initial(word: str) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_edit.errors import EditError
+
 Verdicts = Tensor | Sequence[bool]
 """One verdict per probe: a boolean tensor of any shape, or a sequence of bool."""
 
@@ -56,10 +58,10 @@ def count_by_kind(right: Verdicts, kinds: Sequence[str], names: Sequence[str]) -
     """
     verdicts = as_verdicts(right).flatten()
     if len(kinds) != verdicts.numel():
-        raise ValueError(f"Found {verdicts.numel()} verdicts and {len(kinds)} kinds, expected one kind per verdict.")
+        raise EditError(f"Found {verdicts.numel()} verdicts and {len(kinds)} kinds, expected one kind per verdict.")
     unknown = sorted(set(kinds) - set(names))
     if unknown:
-        raise ValueError(f"Found probes of the kinds {unknown}, expected {list(names)}; name every kind when building.")
+        raise EditError(f"Found probes of the kinds {unknown}, expected {list(names)}; name every kind when building.")
     index = torch.tensor([list(names).index(kind) for kind in kinds], dtype=torch.long, device=verdicts.device)
     zeros = torch.zeros(len(names), dtype=torch.long, device=verdicts.device)
     return zeros.index_add(0, index, verdicts.long()), zeros.index_add(0, index, torch.ones_like(index))
@@ -71,7 +73,8 @@ def as_verdicts(right: Verdicts) -> Tensor:
     Args:
         right: Verdicts.
     """
-    verdicts = right if isinstance(right, Tensor) else torch.tensor(list(right), dtype=None if len(right) else torch.bool)
-    if verdicts.dtype != torch.bool:
-        raise ValueError(f"Found verdicts of {verdicts.dtype}, expected booleans: judge the answers first.")
-    return verdicts
+    if not isinstance(right, Tensor):
+        right = torch.tensor(list(right), dtype=None if len(right) else torch.bool)
+    if right.dtype != torch.bool:
+        raise EditError(f"Found verdicts of {right.dtype}, expected booleans: judge the answers first.")
+    return right

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_edit.errors import EditError
 from lightning_edit.metrics.functional import Verdicts, as_verdicts, count_by_kind
 
 
@@ -50,8 +51,10 @@ class ShareRight(Metric):
             kinds: For each answer, the kind of its probe; only with `kinds` given to the metric, and then always.
         """
         if (kinds is None) != (self.kinds is None):
-            found = "no kinds" if kinds is None else "kinds"
-            raise ValueError(f"Found {found} in an update of {type(self).__name__}(kinds={self.kinds}); give both or none.")
+            found = f"{'no' if kinds is None else 'the'} kinds of the answers"
+            raise EditError(
+                f"Found {found} in an update, and {type(self).__name__}(kinds={self.kinds}); give both or none."
+            )
         if kinds is None or self.kinds is None:
             verdicts = as_verdicts(right)
             self.right += verdicts.sum().to(self.right)

@@ -8,6 +8,7 @@ import torch
 import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
+from lightning_edit.errors import EditError
 from lightning_edit.metrics import Generalization, Locality, Portability, Reliability, share_right, share_right_by_kind
 
 ALL = [Reliability, Generalization, Locality, Portability]
@@ -49,17 +50,17 @@ def test_kinds_are_counted_apart_and_together(cls: Any) -> None:
 
 
 def test_wrong_use_is_named() -> None:
-    with pytest.raises(ValueError, match="judge the answers first"):
+    with pytest.raises(EditError, match="judge the answers first"):
         Reliability().update(torch.tensor([0.9, 0.1]))
-    with pytest.raises(ValueError, match="judge the answers first"):
+    with pytest.raises(EditError, match="judge the answers first"):
         Reliability().update([1, 0])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="give both or none"):
+    with pytest.raises(EditError, match="give both or none"):
         Locality(kinds=KINDS).update([True])
-    with pytest.raises(ValueError, match="give both or none"):
+    with pytest.raises(EditError, match="give both or none"):
         Locality().update([True], ["near"])
-    with pytest.raises(ValueError, match="'other'"):
+    with pytest.raises(EditError, match="'other'"):
         Locality(kinds=KINDS).update([True], ["other"])
-    with pytest.raises(ValueError, match="2 verdicts and 1 kinds"):
+    with pytest.raises(EditError, match="2 verdicts and 1 kinds"):
         Locality(kinds=KINDS).update([True, False], ["near"])
 
 

@@ -1,0 +1,86 @@
+"""How good the edits are, in numbers: ask everything there is to ask about some requests, and count.
+
+Knows how questions, answers and shares fit together. Refuses to know which requests a long stream can afford to ask
+about (`evaluator.py`).
+"""
+
+from collections.abc import Iterable, Sequence
+
+from lightning_edit.evaluation.answering import AnswerOptions, Decoding, Outcome, answerer
+from lightning_edit.evaluation.baseline import Baseline
+from lightning_edit.evaluation.questions import DIMENSIONS, make_questions
+from lightning_edit.metrics.functional import share_right, share_right_by_kind
+from lightning_edit.model.language_model import as_language_model
+from lightning_edit.requests import EditRequest
+
+
+def evaluate(
+    module: object,
+    requests: Iterable[EditRequest],
+    baseline: Baseline | None = None,
+    decode: Decoding = "greedy",
+    by_kind: bool = False,
+    options: AnswerOptions | None = None,
+) -> dict[str, float]:
+    """Reliability, generalization, locality and portability of a model on some requests, each in 0..1.
+
+    Every distinct prompt is decoded once. Every question weighs the same. A dimension without questions has no key.
+
+    Args:
+        module: An `EditableModule` or a `LanguageModel`.
+        requests: The edits it should carry.
+        baseline: What the unedited model answered, from `measure_baseline`: `locality` is then the share of answers
+            that are still the same. Without it locality probes are judged by the dataset's own answers, and the key
+            says so: `locality_gold`.
+        decode: `greedy`: the model writes, and its answer is judged. `teacher_forced`: cheaper and flattering, see
+            `evaluation/answering.py`.
+        by_kind: Add `locality/<kind>` and `portability/<kind>`.
+        options: Lengths and batch size; those of the baseline by default.
+    """
+    return shares(ask(module, requests, baseline, decode, options), by_kind)
+
+
+def ask(
+    module: object,
+    requests: Iterable[EditRequest],
+    baseline: Baseline | None = None,
+    decode: Decoding = "greedy",
+    options: AnswerOptions | None = None,
+    active: Iterable[EditRequest] | None = None,
+) -> list[Outcome]:
+    """Every question about some requests with the model's answer and the verdict, as `evaluate` counts them.
+
+    Args:
+        module: An `EditableModule` or a `LanguageModel`.
+        requests: The edits to ask about.
+        baseline: What the unedited model answered.
+        decode: `greedy` or `teacher_forced`.
+        options: Lengths and batch size; those of the baseline by default.
+        active: All edits the model carries, if more than are asked about; what they change is no locality probe.
+    """
+    if baseline is not None and options is not None:
+        baseline.check(options)
+    options = options or (baseline.options if baseline else AnswerOptions())
+    questions = make_questions(requests, baseline.answers if baseline else None, active)
+    return answerer(decode)(as_language_model(module), questions, options)
+
+
+def shares(outcomes: Sequence[Outcome], by_kind: bool = False) -> dict[str, float]:
+    """Share of right answers in each dimension of which something was asked.
+
+    Args:
+        outcomes: What came of the questions.
+        by_kind: Add the shares of each kind of probe.
+    """
+    result: dict[str, float] = {}
+    for dimension in DIMENSIONS:
+        asked = [outcome for outcome in outcomes if outcome.question.dimension == dimension]
+        if not asked:
+            continue
+        right = [outcome.right for outcome in asked]
+        result[dimension] = share_right(right).item()
+        kinds = [outcome.question.kind for outcome in asked]
+        if by_kind and None not in kinds:
+            by_name = share_right_by_kind(right, [str(kind) for kind in kinds])
+            result |= {f"{dimension}/{kind}": share.item() for kind, share in by_name.items()}
+    return result
