@@ -71,10 +71,18 @@ class EditableModule(L.LightningModule):
     ) -> None:
         super().__init__()
         loaded = model if isinstance(model, _Loaded) else _load(model, dtype)
-        options = {"lr": lr, "weight_decay": weight_decay, "betas": betas, "warmup_steps": warmup_steps}
-        self.save_hyperparameters(
-            {"model": loaded.name, "dtype": dtype, **options, "schedule": schedule, "peft": peft},
-            {"projection": projection},
+        self.save_hyperparameters(  # as a mapping: what a model in memory is loaded by is its name
+            {
+                "model": loaded.name,
+                "dtype": dtype,
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "betas": tuple(betas),
+                "warmup_steps": warmup_steps,
+                "schedule": schedule,
+                "peft": peft,
+                "projection": projection,
+            }
         )
         self.model: Any = loaded.model if peft is None else _with_adapter(loaded.model, peft)
         self.tokenizer = loaded.tokenizer

@@ -94,6 +94,13 @@ SENTENCES = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pass what other packages warn each other about; everything else is an error."""
+    config.addinivalue_line(  # peft 0.21 reads a property that transformers 5.23 deprecates
+        "filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of shared data beside the repository; tests that need it are skipped where it is absent."""
