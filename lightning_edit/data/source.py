@@ -4,8 +4,8 @@ Knows which requests have been committed, which were pulled and still wait, and 
 restart. Refuses to know when an edit is due (`ContinualEdit` does) and what it does to a model.
 
 A file or a list can be read again, so its state is a position and a digest of what came before. Whatever else hands out
-requests (a queue, a generator) hands each one out once: there the state holds the requests that were pulled and not yet
-committed, and the ids that were.
+requests (a queue, a generator) hands each one out once: there the state holds the requests themselves, those that were
+committed and those that were pulled and still wait.
 """
 
 import hashlib
@@ -61,7 +61,7 @@ class RequestSource:
         self._requests = iter_requests(items, on_bad)
         self._waiting: deque[EditRequest] = deque()
         self._skipped: list[Finding] = []
-        self._committed: dict[str, None] = {}  # ids, in order
+        self._committed: list[EditRequest] = []
         self._digest = hashlib.sha256()
         self._before_restart: frozenset[str] = frozenset()
 
@@ -69,6 +69,11 @@ class RequestSource:
     def cursor(self) -> int:
         """Number of requests committed."""
         return len(self._committed)
+
+    @property
+    def committed(self) -> list[EditRequest]:
+        """The requests before the cursor, in order."""
+        return list(self._committed)
 
     @property
     def skipped(self) -> list[Finding]:
@@ -109,7 +114,8 @@ class RequestSource:
         state: dict[str, Any] = {"version": VERSION, "cursor": self.cursor, "replayable": self.replayable}
         if self.replayable:
             return {**state, "digest": self._digest.hexdigest()}
-        return {**state, "committed": list(self._committed), "waiting": [item.to_dict() for item in self._waiting]}
+        committed, waiting = ([item.to_dict() for item in items] for items in (self._committed, self._waiting))
+        return {**state, "committed": committed, "waiting": waiting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Find the place again; a source that does not begin with what was committed is refused.
@@ -130,10 +136,9 @@ class RequestSource:
         if self.replayable:
             self._replay(state["cursor"], state["digest"])
             return
-        for request_id in state["committed"]:
-            self._committed[request_id] = None
+        self._committed = [EditRequest.from_dict(item) for item in state["committed"]]
         self._waiting = deque(EditRequest.from_dict(item) for item in state["waiting"])
-        self._before_restart = frozenset([*self._committed, *(request.id for request in self._waiting)])
+        self._before_restart = frozenset(request.id for request in (*self._committed, *self._waiting))
 
     def _replay(self, cursor: int, digest: str) -> None:
         """Pass over what was committed, and see that it is the same."""
@@ -149,7 +154,7 @@ class RequestSource:
 
     def _pass(self, request: EditRequest) -> None:
         """Count a request as committed."""
-        self._committed[request.id] = None
+        self._committed.append(request)
         self._digest.update(repr((request.id, request.prompt, request.target)).encode("utf-8", "backslashreplace"))
 
     def _pull(self) -> EditRequest | None:
