@@ -196,9 +196,9 @@ class LanguageModel:
                 seen = self._read_batch(kind, names.values(), unique[start : start + batch_size])
                 for layer, name in names.items():
                     parts[layer].append(seen[name])
-        place = {ids: index for index, ids in enumerate(unique)}
-        order = torch.tensor([place[ids] for ids in beginnings])
-        return {layer: torch.cat(rows)[order.to(rows[0].device)] for layer, rows in parts.items()}
+            place = {ids: index for index, ids in enumerate(unique)}
+            order = torch.tensor([place[ids] for ids in beginnings])
+            return {layer: torch.cat(rows)[order.to(rows[0].device)] for layer, rows in parts.items()}
 
     def _beginnings(self, texts: Sequence[str], spans: Sequence[Span]) -> list[tuple[int, ...]]:
         """Tokens of each text up to its subject's last one."""

@@ -93,13 +93,10 @@ def collect_statistics(
         "batch_size": batch_size,
         "dtype": str(lm.dtype).removeprefix("torch."),
     }
-    state = _Pass(lm, settings)
-    source = iter(texts)
     file = None if resume is None else Path(resume)
-    if file is not None and file.exists():
-        state.restore(file, source)
-    with tqdm(total=max_tokens, initial=state.tokens, unit=" tokens", disable=not progress) as bar, lm.borrow():
-        _run(state, source, file, bar)
+    with lm.borrow():  # the sums too are made in here: ordinary tensors, whatever mode the caller is in
+        state = _Pass(lm, settings)
+        _run(state, iter(texts), file, progress)
     if state.tokens == 0:
         raise StatisticsError("the corpus has no tokens; expected at least one text. Check the corpus.")
     if file is not None:
@@ -113,14 +110,17 @@ def collect_statistics(
     return KeyStatistics(state.moments, identity)
 
 
-def _run(state: "_Pass", source: Iterator[str], file: Path | None, bar: Any) -> None:
+def _run(state: "_Pass", source: Iterator[str], file: Path | None, progress: bool) -> None:
     """Read chunk after chunk until the corpus or the token budget ends."""
-    saved = time.monotonic()
-    while not state.full and (chunk := list(islice(source, CHUNK * state.settings["batch_size"]))):
-        bar.update(state.read(chunk))
-        if file is not None and time.monotonic() - saved >= SAVE_SECONDS:
-            state.save(file)
-            saved = time.monotonic()
+    if file is not None and file.exists():
+        state.restore(file, source)
+    saved, budget = time.monotonic(), state.settings["max_tokens"]
+    with tqdm(total=budget, initial=state.tokens, unit=" tokens", disable=not progress) as bar:
+        while not state.full and (chunk := list(islice(source, CHUNK * state.settings["batch_size"]))):
+            bar.update(state.read(chunk))
+            if file is not None and time.monotonic() - saved >= SAVE_SECONDS:
+                state.save(file)
+                saved = time.monotonic()
 
 
 class _Pass:
