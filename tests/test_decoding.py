@@ -1,13 +1,16 @@
 """Batched decoding says what one-by-one decoding says, ends where it should, and leaves the model as it was."""
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.decoding import decode
 from lightning_edit.errors import RequestError
+from lightning_edit.evaluation import target_probabilities
 from lightning_edit.evaluation.reading import is_settled
 from lightning_edit.model.language_model import LanguageModel
 from tests.scripted import ScriptedLM
@@ -57,6 +60,13 @@ def test_rows_end_at_eos_line_or_limit(tokenizer: Any) -> None:
     script = {"a": " one", "bb bb": " two\nthree", "c": "\n\n four", "d d d": " " + "x" * 40}
     lm = ScriptedLM(tokenizer, script)
     assert decode(lm, list(script), max_new_tokens=20) == ["one", "two", "four", "x" * 19]
+
+
+def test_a_chat_models_own_end_tokens_count(tokenizer: Any) -> None:
+    lm = ScriptedLM(tokenizer, {"a": " one#two"})
+    assert decode(lm, ["a"]) == ["one#two"]
+    lm.model.generation_config = SimpleNamespace(eos_token_id=[0, tokenizer.convert_tokens_to_ids("#")])
+    assert decode(lm, ["a"]) == ["one"]
 
 
 def test_work_ends_when_all_rows_are_done_and_done_rows_leave(tokenizer: Any) -> None:
@@ -114,3 +124,15 @@ def test_nothing_is_disturbed(tiny_model: Any, tokenizer: Any) -> None:
 
 def test_no_prompts(tiny_lm: LanguageModel) -> None:
     assert decode(tiny_lm, []) == []
+
+
+@pytest.mark.parametrize("name", ["stories260K", "tiny1m"])
+def test_real_models_with_their_own_tokenizers(name: str, shared_data: Any) -> None:
+    folder = shared_data / "lm" / name
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    lm = LanguageModel(model, AutoTokenizer.from_pretrained(folder))
+    prompts = ["Once upon a time", "Lily and her mom went to the park. They saw", "The dog was", "Tom said"]
+    assert decode(lm, prompts, max_new_tokens=16) == [decode_alone(lm, prompt, 16) for prompt in prompts]
+    scores = target_probabilities(lm, ["Once upon a", "Lily went to the"], ["time", "xylophone of doubt"])
+    assert scores.mean[0] > scores.mean[1]
+    assert scores.top.tolist() == [True, False]

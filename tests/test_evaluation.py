@@ -23,6 +23,7 @@ from lightning_edit.evaluation import (
 from lightning_edit.evaluation.questions import make_questions
 from lightning_edit.evaluation.reading import is_settled
 from lightning_edit.judge import exact_match
+from lightning_edit.metrics import Locality
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.probes import Probe
 from lightning_edit.requests import EditRequest
@@ -66,20 +67,31 @@ def test_what_is_settled_never_changes(text: str, _: str, more: str, prompt: str
     full = f"She. moves. Answer:{text}{more}" if prompt.endswith("Thoughts:") else text + more
     settled = [length for length in range(len(full) + 1) if is_settled(prompt, full[:length])]
     assert all(read_answer(prompt, full[:length]) == read_answer(prompt, full) for length in settled)
-    assert bool(settled) == (more != "" or " " in text.strip() or "\n" in text.strip()) or text in (
-        "George W. Bush",
-        "東京。それは",
-        "",
-    )
+    assert is_settled(prompt, full + "\n") == bool((text + more).strip())
+
+
+def test_ordinary_sentences_are_settled_by_the_next_letter() -> None:
+    assert [is_settled("Where?", text) for text in ("Paris", "Paris.", "Paris. ", "Paris. I")] == [False] * 3 + [True]
+    assert is_settled("Where?", "Paris. It is.")  # what comes after the answer's end does not matter
+    assert [is_settled("Where?", text) for text in ("D.C. I", "D.C. It", "D.C. It ")] == [False, False, True]
+    assert not is_settled("Where? Thoughts:", "She moved. To Paris. Then")
+    assert is_settled("Where? Thoughts:", "She moved. Answer: Paris. Then")
 
 
 @pytest.mark.parametrize(
     ("answer", "accepted"),
     [
-        ("paris", "Paris"), ("The United States.", "United States"), ("  New   York ", "New York"), ("“Paris”", "Paris"),
-        ("Ｐａｒｉｓ", "Paris"), ("USA", ("United States", "USA")), ("Jean–Luc", "Jean-Luc"), ("C#", "C#"), ("?", "?"),  # noqa: RUF001
+        ("paris", "Paris"),
+        ("The United States.", "United States"),
+        ("  New   York ", "New York"),
+        ("“Paris”", "Paris"),
+        ("\uff30aris", "Paris"),  # full width
+        ("USA", ("United States", "USA")),
+        ("Jean\u2013Luc", "Jean-Luc"),
+        ("C#", "C#"),
+        ("?", "?"),
     ],
-)  # fmt: skip
+)
 def test_exact_match_forgives_spelling(answer: str, accepted: Any) -> None:
     assert exact_match(answer, accepted)
 
@@ -87,10 +99,19 @@ def test_exact_match_forgives_spelling(answer: str, accepted: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "accepted"),
     [
-        ("Paris, Texas", "Paris"), ("New", "New York"), ("Vitamin", "Vitamin A"), ("5", ".5"), ("5", "-5"), ("", "Paris"),
-        ("Paris Paris", "Paris"), ("C", "C++"), ("C", "C#"), ("Zurich", "Zürich"), ("Paris", ()),
+        ("Paris, Texas", "Paris"),
+        ("New", "New York"),
+        ("Vitamin", "Vitamin A"),
+        ("5", ".5"),
+        ("5", "-5"),
+        ("", "Paris"),
+        ("Paris Paris", "Paris"),
+        ("C", "C++"),
+        ("C", "C#"),
+        ("Zurich", "Zürich"),
+        ("Paris", ()),
     ],
-)  # fmt: skip
+)
 def test_exact_match_refuses_other_answers(answer: str, accepted: Any) -> None:
     assert not exact_match(answer, accepted)
 
@@ -123,9 +144,14 @@ def request(name: str, **changes: Any) -> EditRequest:
 
 
 BEFORE = {
-    "Ann lives in": " Paris. She", "The home of Ann is": " Paris.", "Ann dwells in": " Paris.", "Ann plays the": " harp. He",
-    "Bo lives in": " Oslo.", "Cy lives in": " St. Petersburg. It", "Question: Which river is near Ann? Thoughts:": " Hm.",
-}  # fmt: skip
+    "Ann lives in": " Paris. She",
+    "The home of Ann is": " Paris.",
+    "Ann dwells in": " Paris.",
+    "Ann plays the": " harp. He",
+    "Bo lives in": " Oslo.",
+    "Cy lives in": " St. Petersburg. It",
+    "Question: Which river is near Ann? Thoughts:": " Hm.",
+}
 AFTER = {
     **BEFORE,
     "Ann lives in": " Lyon. It is",
@@ -146,11 +172,22 @@ def test_evaluate_counts_by_hand(tokenizer: Any) -> None:
     assert evaluate(lm, edits, baseline) == before
     lm.model.learn(AFTER)
     result = evaluate(lm, edits, baseline, by_kind=True, options=options)
-    two_thirds = pytest.approx(2 / 3)
+    outcomes = [one for one in ask(lm, edits, baseline) if one.question.dimension == "locality"]
+    metric = Locality(kinds=["same", "near"])
+    metric.update([one.right for one in outcomes], [str(one.question.kind) for one in outcomes])
+    assert {key: value.item() for key, value in metric.compute().items()} == pytest.approx(
+        {key: value for key, value in result.items() if key.startswith("locality")}
+    )
+    two_thirds = 2 / 3
     assert result == {
-        "reliability": 1.0, "generalization": 0.5, "locality": two_thirds, "locality/same": 1.0, "locality/near": 0.5,
-        "portability": 1.0, "portability/reasoning": 1.0,
-    }  # fmt: skip
+        "reliability": 1.0,
+        "generalization": 0.5,
+        "locality": two_thirds,
+        "locality/same": 1.0,
+        "locality/near": 0.5,
+        "portability": 1.0,
+        "portability/reasoning": 1.0,
+    }
 
 
 def test_without_baseline_locality_is_called_gold(tokenizer: Any) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from lightning_edit.evaluation.answering import AnswerOptions, Decoding, Outcome, answerer
 from lightning_edit.evaluation.baseline import Baseline
 from lightning_edit.evaluation.questions import DIMENSIONS, make_questions
-from lightning_edit.metrics.functional import share_right, share_right_by_kind
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.requests import EditRequest
 
@@ -68,6 +67,8 @@ def ask(
 def shares(outcomes: Sequence[Outcome], by_kind: bool = False) -> dict[str, float]:
     """Share of right answers in each dimension of which something was asked.
 
+    The same numbers as the classes of `lightning_edit.metrics` give, for one process and without their states.
+
     Args:
         outcomes: What came of the questions.
         by_kind: Add the shares of each kind of probe.
@@ -77,10 +78,10 @@ def shares(outcomes: Sequence[Outcome], by_kind: bool = False) -> dict[str, floa
         asked = [outcome for outcome in outcomes if outcome.question.dimension == dimension]
         if not asked:
             continue
-        right = [outcome.right for outcome in asked]
-        result[dimension] = share_right(right).item()
+        result[dimension] = sum(outcome.right for outcome in asked) / len(asked)
         kinds = [outcome.question.kind for outcome in asked]
-        if by_kind and None not in kinds:
-            by_name = share_right_by_kind(right, [str(kind) for kind in kinds])
-            result |= {f"{dimension}/{kind}": share.item() for kind, share in by_name.items()}
+        for kind in dict.fromkeys(kinds) if by_kind else ():
+            if kind is not None:
+                right = [outcome.right for outcome in asked if outcome.question.kind == kind]
+                result[f"{dimension}/{kind}"] = sum(right) / len(right)
     return result
