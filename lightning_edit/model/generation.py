@@ -4,7 +4,8 @@ This file knows how to hand a batch of prompts to `generate` and take strings ba
 decoder of its own; this one is for users, and takes every option of `transformers.GenerationConfig`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import GenerationConfig
@@ -30,7 +31,8 @@ def generate(
     """
     config = _config(lm, {"max_new_tokens": max_new_tokens, "do_sample": False, **options})
     texts: list[str] = []
-    with lm.borrow(rng=not config.do_sample):  # what is sampled advances the random state, as everywhere
+    rng = not config.do_sample  # what is sampled advances the random state, as everywhere
+    with lm.borrow(rng), _without_saved_settings(lm.model):
         for start in range(0, len(prompts), batch_size):
             batch = lm.encode(prompts[start : start + batch_size], padding_side="left")
             output = lm.model.generate(
@@ -39,6 +41,16 @@ def generate(
             new = output[:, batch.input_ids.shape[1] :]  # (b, new tokens)
             texts += lm.tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return texts
+
+
+@contextmanager
+def _without_saved_settings(model: Any) -> Iterator[None]:
+    """Hide the generation settings that came with the checkpoint, which would fill in what is not set."""
+    saved, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = saved
 
 
 def _config(lm: LanguageModel, options: dict[str, Any]) -> GenerationConfig:

@@ -62,9 +62,14 @@ def test_everything_is_restored_after_an_exception(tiny_lm):
     tiny_lm.model.train()
     tiny_lm.model.model.norm.eval()
     before = snapshot(tiny_lm.model)
-    with pytest.raises(KeyboardInterrupt), tiny_lm.borrow(), tiny_lm.borrow():
-        torch.randn(1)
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with tiny_lm.borrow(), tiny_lm.borrow():
+            torch.randn(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert_same(before, snapshot(tiny_lm.model))
 
 

@@ -24,7 +24,9 @@ def by_hand(lm, layers, texts, max_length=512):
         ids = lm.tokenizer(text)["input_ids"][:max_length]
         for layer in layers:
             seen = []
-            handle = lm.projection(layer).register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
+            handle = lm.projection(layer).register_forward_pre_hook(
+                lambda module, args, seen=seen: seen.append(args[0])
+            )
             with torch.no_grad():
                 lm.model(input_ids=torch.tensor([ids]))
             handle.remove()
@@ -160,8 +162,8 @@ def test_the_file_knows_whose_statistics_it_holds(tiny_lm, tiny_model, tokenizer
     save_statistics(tmp_path / "keys.safetensors", moments, moments.identity)
     loaded = load_statistics(tmp_path / "keys.safetensors", expected_identity(tiny_lm, [1]))
     assert equal_bits(moments, loaded)
+    other = LanguageModel(tiny_model("mistral"), tokenizer)
     with pytest.raises(StatisticsError, match="something else"):
-        other = LanguageModel(tiny_model("mistral"), tokenizer)
         load_statistics(tmp_path / "keys.safetensors", expected_identity(other, [1]))
     assert collect_statistics(tiny_lm, CORPUS[:9]).identity.corpus != moments.identity.corpus
     assert moments.identity.dtype == "float32"

@@ -123,13 +123,13 @@ def test_hooks_are_gone_after_an_exception(net, error):
 
 
 def test_an_unknown_module_is_named_and_nothing_stays(net):
-    with pytest.raises(SiteError, match="blocks.7"), Intercept(net, inputs=["blocks.0", "blocks.7"]):
+    with pytest.raises(SiteError, match=r"blocks\.7"), Intercept(net, inputs=["blocks.0", "blocks.7"]):
         pass
     assert hooks(net) == 0
 
 
 def test_a_module_that_never_runs_is_named(net):
-    with pytest.raises(SiteError, match="never reached blocks.1"), Intercept(net, inputs=["blocks.1"]):
+    with pytest.raises(SiteError, match=r"never reached blocks\.1"), Intercept(net, inputs=["blocks.1"]):
         pass
     assert hooks(net) == 0
 

@@ -19,7 +19,9 @@ TEXTS = [
     "A",
 ]
 SUBJECTS = ["Danielle Darrieux", "Ada", "Łódź", "東京", "A"]
-SPANS = [(text.index(subject), text.index(subject) + len(subject)) for text, subject in zip(TEXTS, SUBJECTS, strict=True)]
+SPANS = [
+    (text.index(subject), text.index(subject) + len(subject)) for text, subject in zip(TEXTS, SUBJECTS, strict=True)
+]
 
 
 def with_bos(tokenizer):
@@ -44,14 +46,7 @@ def one_by_one(lm, kind, layers, texts=TEXTS, spans=SPANS):
         ids = ids[:-1] if ids[-1] == 0 else ids
         shortest = next(i for i in range(1, len(ids) + 1) if covers(lm, ids[:i], text[:end]))
         seen = {}
-        handles = []
-        for layer in layers:
-            if kind == "keys":
-                keep = lambda module, args, layer=layer: seen.__setitem__(layer, args[0])  # noqa: E731
-                handles.append(lm.projection(layer).register_forward_pre_hook(keep))
-            else:
-                keep = lambda module, args, output, layer=layer: seen.__setitem__(layer, output)  # noqa: E731
-                handles.append(lm.block(layer).register_forward_hook(keep))
+        handles = [spy(lm, kind, layer, seen) for layer in layers]
         with torch.no_grad():
             lm.model(input_ids=torch.tensor([ids]))
         for handle in handles:
@@ -60,6 +55,12 @@ def one_by_one(lm, kind, layers, texts=TEXTS, spans=SPANS):
             value = seen[layer][0] if isinstance(seen[layer], tuple) else seen[layer]
             rows[layer].append(value.reshape(len(ids), -1)[shortest - 1])
     return {layer: torch.stack(values) for layer, values in rows.items()}
+
+
+def spy(lm, kind, layer, seen):
+    if kind == "keys":
+        return lm.projection(layer).register_forward_pre_hook(lambda module, args: seen.update({layer: args[0]}))
+    return lm.block(layer).register_forward_hook(lambda module, args, output: seen.update({layer: output}))
 
 
 def covers(lm, ids, beginning):

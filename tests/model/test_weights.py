@@ -33,7 +33,8 @@ def test_reading_and_writing_agree_in_every_family(family_model):
 
 def test_the_base_layer_under_lora_is_edited(tiny_model):
     model = get_peft_model(
-        tiny_model("llama"), LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["down_proj"], init_lora_weights=False)
+        tiny_model("llama"),
+        LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["down_proj"], init_lora_weights=False),
     )
     projection = unwrap(model).get_submodule(find_sites(model)[1].name)
     adapters = {name: p.clone() for name, p in projection.named_parameters() if "lora" in name}
