@@ -5,6 +5,7 @@ and one that leaves nothing to protect.
 """
 
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -74,8 +75,13 @@ class NullSpacePrior(Prior):
 
     def coordinates(self, columns: Tensor) -> Tensor:
         """Null-space coordinates Bᵀ X (n - r, m), with B the orthogonal complement of U."""
-        complete = torch.linalg.qr(self._used, mode="complete").Q  # (n, n): U up to signs, then B
-        return complete[:, self._used.shape[1] :].mT @ columns
+        return self._complement.mT @ columns
+
+    @cached_property
+    def _complement(self) -> Tensor:
+        """B (n, n - r), made only for read-outs."""
+        complete: Tensor = torch.linalg.qr(self._used, mode="complete").Q  # (n, n): U up to signs, then B
+        return complete[:, self._used.shape[1] :].contiguous()
 
 
 class ProjectedPrior(Prior):
