@@ -15,13 +15,16 @@ def world_model_folder() -> Path:
     return Path(str(resources.files("lightning_edit.data.world") / "model"))
 
 
-def load_world_model(dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_world_model(
+    dtype: torch.dtype = torch.float32, folder: Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the embedded model and its tokenizer.
 
     Args:
         dtype: Precision of the loaded weights.
+        folder: Another folder of the same make, for example one that was just trained.
     """
-    folder = world_model_folder()
+    folder = folder or world_model_folder()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return model, AutoTokenizer.from_pretrained(folder)
 

@@ -65,7 +65,7 @@ class WorldCorpus(L.LightningDataModule):
     """
 
     def __init__(
-        self, tokens: int = 14_000_000, length: int = 128, batch_size: int = 24, seed: int = 0, world_seed: int = 0
+        self, tokens: int = 16_000_000, length: int = 128, batch_size: int = 32, seed: int = 0, world_seed: int = 0
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -95,8 +95,8 @@ class WorldPretraining(L.LightningModule):
     """
 
     def __init__(
-        self, width: int = 192, inner: int = 2048, layers: int = 8, heads: int = 6, vocab_size: int = 2048,
-        lr: float = 2e-3, warmup: int = 150, steps: int = 4500, weight_decay: float = 0.05,
+        self, width: int = 192, inner: int = 2048, layers: int = 6, heads: int = 6, vocab_size: int = 2048,
+        lr: float = 3e-3, warmup: int = 100, steps: int = 3906, weight_decay: float = 0.05,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
