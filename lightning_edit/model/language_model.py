@@ -22,7 +22,15 @@ from lightning_edit.model.interception import Intercept
 from lightning_edit.model.sites import Site, find_blocks, find_sites, unwrap
 
 BATCH_SIZE = 32
-VOLATILE = ("transformers_version", "dtype", "torch_dtype", "use_cache", "_name_or_path", "_attn_implementation")
+VOLATILE = (  # what loading, saving and casting change without changing the model; the class and the name count apart
+    "architectures",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "_name_or_path",
+    "_attn_implementation",
+)
 
 
 class LanguageModel:

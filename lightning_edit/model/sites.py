@@ -164,8 +164,8 @@ def _linears(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Modu
 
 
 def _is_mixture(name: str, module: nn.Module) -> bool:
-    kind = type(module).__name__.lower()
-    return name.split(".")[-1] == "experts" or "experts" in kind or "moe" in kind
+    """Whether a module holds experts; the name of a family, as in Qwen3MoeMLP, says nothing about one layer."""
+    return name.split(".")[-1] == "experts" or "experts" in type(module).__name__.lower()
 
 
 def _size(linear: nn.Module) -> tuple[int, int]:

@@ -246,6 +246,7 @@ def test_identity_tells_models_apart_but_not_their_edited_selves(tiny_model, tok
     for folder in ("one", "two"):
         lm.model.save_pretrained(tmp_path / folder)
         others.append(AutoModelForCausalLM.from_pretrained(tmp_path / folder))
+    assert LanguageModel(lm.model, tokenizer).identity == lm.identity
     identities = [lm.identity, *(LanguageModel(other, tokenizer).identity for other in others)]
     assert len(set(identities)) == len(identities)
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "two", dtype=torch.bfloat16)

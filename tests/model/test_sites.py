@@ -145,6 +145,14 @@ def test_mixtures_of_experts_are_refused(tiny_model):
         find_sites(tiny_model("mixtral"))
 
 
+def test_the_dense_layers_of_a_mixture_can_be_named():
+    changes = {**COMMON, "mlp_only_layers": [0, 2], "num_experts": 4, "moe_intermediate_size": 16}
+    model = build("qwen3_moe", {**changes, "head_dim": 8})
+    with pytest.raises(SiteError, match=r"model\.layers\.1\.mlp.* is a mixture of experts"):
+        find_sites(model)
+    assert [site.layer for site in find_sites(model, "model.layers.{}.mlp.down_proj")] == [0, 2]
+
+
 def test_encoder_decoders_are_refused():
     model = T5ForConditionalGeneration(T5Config(d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, vocab_size=50))
     with pytest.raises(SiteError, match=r"encoder-decoder.*not supported"):
