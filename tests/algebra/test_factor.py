@@ -34,13 +34,21 @@ def test_the_columns_that_explain_another_are_named():
         factor.append(torch.zeros(0, 0, dtype=torch.float64), block[:, :0], block, 0.0, list("abcdefg"))
 
 
-def test_near_equal_columns_only_matter_without_noise():
+@pytest.mark.parametrize("distance", [0.0, 1e-9, 3e-7])  # at 3e-7 the factorisation itself still succeeds
+def test_near_equal_columns_only_matter_without_noise(distance):
     block = columns(30, 3)
-    block[:, 2] = block[:, 0] * (1 + 1e-9)
+    block[:, 2] = block[:, 0] + distance * columns(30, 1, seed=1)[:, 0]
     empty = torch.zeros(0, 0, dtype=torch.float64)
     assert factor.append(empty, block[:, :0], block, 1e-3, list("abc")).shape == (3, 3)
     with pytest.raises(LedgerError, match="'a', 'c' collide"):
         factor.append(empty, block[:, :0], block, 0.0, list("abc"))
+
+
+def test_columns_that_are_merely_close_are_interpolated():
+    block = columns(30, 3)
+    block[:, 2] = block[:, 0] + 1e-4 * columns(30, 1, seed=1)[:, 0]
+    lower = factor.append(torch.zeros(0, 0, dtype=torch.float64), block[:, :0], block, 0.0, list("abc"))
+    assert reference.relative(lower @ lower.T, block.T @ block) < 1e-14
 
 
 def test_packing_is_exact_and_half_the_size():

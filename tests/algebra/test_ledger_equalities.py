@@ -112,7 +112,8 @@ def test_undo_of_any_subset_in_any_order(kind, count):
 def test_undo_of_the_newest_restores_every_bit():
     toy = make_toy(count=24)
     ledger = SiteLedger(toy.base, make_prior("covariance", toy.moment)[0])
-    ledger.append(*toy.part(list(range(16))))
+    for start, stop in [(0, 1), (1, 9), (9, 16)]:  # factored at once, the bits would be others
+        ledger.append(*toy.part(list(range(start, stop))))
     before = ledger.solution()
     ledger.append(*toy.part(list(range(16, 24))))
     assert not torch.equal(ledger.solution(), before)

@@ -196,10 +196,12 @@ def test_noise_zero_refuses_more_columns_than_directions():
         ledger.append(toy.ids, toy.keys, toy.values)
 
 
-def test_null_space_updates_never_touch_what_text_uses():
-    toy, ledger = filled("null_space", 45)
+@pytest.mark.parametrize("count", COUNTS)
+def test_null_space_updates_never_touch_what_text_uses(count):
+    toy = make_toy(count=count)
     values, vectors = torch.linalg.eigh(toy.moment)
     used = vectors[:, values >= 0.02]
-    assert isinstance(ledger.prior, NullSpacePrior)
+    ledger = SiteLedger(toy.base, NullSpacePrior(toy.moment, threshold=0.02, l2=1e-9))
+    ledger.append(toy.ids, toy.keys, toy.values)
     update = ledger.solution() - toy.base
     assert float((update @ used).norm() / update.norm()) < 1e-13
