@@ -1,0 +1,199 @@
+"""Everything an editor owns: whose model it edits, priors, ledgers, the book; and how that is saved and found again.
+
+The estate is filled step by step: attached to a model (layers and contexts are chosen), given priors, opened (the
+weights of that moment become the base). State that was loaded waits until a model is there. It lives outside of any
+`nn.Module`, so that no precision setting of a Trainer touches it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_edit.algebra import (
+    KeyCovariance,
+    Mode,
+    Prior,
+    Restriction,
+    SiteLedger,
+    load_statistics,
+    prior_from_state,
+)
+from lightning_edit.editors.book import Book
+from lightning_edit.editors.contexts import resolve_contexts
+from lightning_edit.editors.edited_site import EditedSite
+from lightning_edit.editors.preparation import how_to_get
+from lightning_edit.editors.presets import Preset, choose_layers, choose_preset
+from lightning_edit.editors.reading import Reader
+from lightning_edit.errors import StateError, StatisticsError
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.statistics import expected_identity
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What makes an editor the method it is.
+
+    Args:
+        name: Class name of the editor.
+        noise: The ledgers' noise s.
+        history: Which requests the ledgers hold.
+        make_prior: The prior for key moments and a preset.
+        layers: Layers to edit, if the user said so.
+        contexts: Texts before prompts, how many to sample, or None.
+        bare_weight: Weight of the bare prompt's key.
+        seed: Seed of sampled contexts.
+        preset: Name of a preset, if the user said so.
+        restriction: What stands between the exact update and the deployed one.
+        deployment: How it is applied.
+    """
+
+    name: str
+    noise: float
+    history: str
+    make_prior: Callable[[KeyCovariance, Preset], Prior]
+    layers: tuple[int, ...] | None
+    contexts: tuple[str, ...] | int | None
+    bare_weight: float
+    seed: int
+    preset: str | None
+    restriction: Restriction
+    deployment: Mode
+
+
+class Estate:
+    """What an editor owns.
+
+    Args:
+        declaration: What the editor is.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.declaration = declaration
+        self.identity: str | None = None  # of the model
+        self.preset: Preset | None = None
+        self.layers: tuple[int, ...] = ()
+        self.contexts: tuple[str, ...] = ()
+        self.priors: dict[int, Prior] = {}
+        self.statistics: str | None = None  # the file that the priors came from
+        self.sites: list[EditedSite] = []
+        self.book = Book()
+        self._waiting: dict[str, Any] | None = None  # loaded ledgers, until a model is there
+
+    @property
+    def prepared(self) -> bool:
+        """Whether there is all that an edit needs."""
+        return bool(self.priors or self.sites or self._waiting)
+
+    def attach(self, lm: LanguageModel) -> Reader:
+        """Settle on a model, and on layers and contexts for it; a no-op the next time.
+
+        Args:
+            lm: The language model.
+        """
+        declared = self.declaration
+        if self.identity not in (None, lm.identity):
+            raise StateError(
+                f"this editor holds the edits of model {self.identity}; found model {lm.identity}. "
+                "Make a new editor for another model."
+            )
+        if self.preset is None:
+            self.preset = choose_preset(lm, declared.preset)
+        if self.identity is None:
+            self.layers = choose_layers(lm, declared.layers, self.preset)
+            self.contexts = resolve_contexts(lm, declared.contexts, declared.seed)
+            self.identity = lm.identity
+        return Reader(lm, self.contexts, declared.bare_weight, self.layers[-1])
+
+    def open(self, lm: LanguageModel) -> Reader:
+        """Have ledgers: those that were loaded, or new ones whose base is the model as it is now.
+
+        Args:
+            lm: The language model.
+        """
+        reader = self.attach(lm)
+        if self._waiting is not None:
+            self.sites = [self._site(lm, layer, self._waiting[str(layer)]) for layer in self.layers]
+            self._waiting = None
+        elif not self.sites:
+            if not self.priors:
+                raise StatisticsError(f"this editor has no key statistics yet. {how_to_get(self.layers)}")
+            declared = self.declaration
+            self.sites = [
+                EditedSite.fresh(
+                    layer,
+                    lm.projection(layer),
+                    self.priors[layer],
+                    declared.noise,
+                    declared.restriction,
+                    declared.deployment,
+                )
+                for layer in self.layers
+            ]
+        return reader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers: all that is needed to go on bit for bit."""
+        sites = {
+            str(site.layer): {
+                "ledger": site.ledger.state_dict(include_prior=self.statistics is None),
+                "deployed": site.deployed,
+                "pending": site.pending,
+            }
+            for site in self.sites
+        }
+        return {
+            "version": VERSION,
+            "editor": self.declaration.name,
+            "history": self.declaration.history,
+            "model": self.identity,
+            "layers": list(self.layers),
+            "contexts": list(self.contexts),
+            "statistics": self.statistics,
+            "sites": self._waiting if self._waiting is not None else sites,
+            "book": self.book.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state.
+
+        Args:
+            state: What `state_dict` gave.
+        """
+        declared = self.declaration
+        for name, expected in (("version", VERSION), ("editor", declared.name), ("history", declared.history)):
+            if state.get(name) != expected:
+                raise StateError(
+                    f"the saved editor has {name} {state.get(name)!r}; expected {expected!r}. "
+                    "Load it with the editor and options it was saved with."
+                )
+        if declared.layers is not None and state["model"] and tuple(state["layers"]) != tuple(sorted(declared.layers)):
+            raise StateError(
+                f"the saved editor edits layers {state['layers']}; this one has layers={list(declared.layers)}. "
+                "Use the saved run's layers, or leave the option out."
+            )
+        self.book = Book.from_state(state["book"])
+        self.identity, self.layers = state["model"], tuple(state["layers"])
+        self.contexts, self.statistics = tuple(state["contexts"]), state["statistics"]
+        self.sites, self._waiting = [], state["sites"] or None
+
+    def _site(self, lm: LanguageModel, layer: int, state: dict[str, Any]) -> EditedSite:
+        """A site out of a loaded state, on the model's device."""
+        declared, saved = self.declaration, state["ledger"]
+        device = next(lm.projection(layer).parameters()).device
+        prior = prior_from_state(saved["prior"]) if saved["prior"] else self._prior(lm, layer)
+        ledger = SiteLedger(saved["base"].to(device), prior, declared.noise)
+        ledger.load_state_dict(saved)
+        deployed = state["deployed"].to(device, copy=True)
+        site = EditedSite(layer, ledger, deployed, declared.restriction, declared.deployment)
+        site.pending = state["pending"]
+        return site
+
+    def _prior(self, lm: LanguageModel, layer: int) -> Prior:
+        """The prior that a state was saved without: already made, or made from the file it names."""
+        if layer not in self.priors:
+            moments = load_statistics(self.statistics or "", expected_identity(lm, self.layers), self.layers)
+            assert self.preset is not None  # attached
+            self.priors = {i: self.declaration.make_prior(moments[i], self.preset) for i in self.layers}
+        return self.priors[layer]

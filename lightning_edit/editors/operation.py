@@ -1,0 +1,187 @@
+"""One all-or-nothing change of what a model knows.
+
+An operation starts from the model as it is found, decides what drift means, brings the ledgers from one active set to
+another and reports. Whatever goes wrong on the way, weights, ledgers and book end as they were, bit for bit. This file
+is the order of things; how each is done stands in the files it calls.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from lightning_edit.editors.active import ActiveColumn, ActiveSet
+from lightning_edit.editors.book import Book, Group
+from lightning_edit.editors.edited_site import Drift
+from lightning_edit.editors.report import EditRefused, EditReport
+from lightning_edit.editors.sweep import Sweep
+from lightning_edit.model.weights import read_weight
+from lightning_edit.requests import EditRequest
+
+Guard = Callable[[EditReport], bool]
+
+
+@dataclass(slots=True)
+class Operation:
+    """A change in progress.
+
+    Args:
+        sweep: The edited layers.
+        book: What is at work; the operation's result when it is over.
+        from_base: Whether targets are read on the base weights and every change rebuilds the whole active set.
+    """
+
+    sweep: Sweep
+    book: Book
+    from_base: bool = False
+
+    @property
+    def report(self) -> EditReport:
+        """Where everything is written down."""
+        return self.sweep.report
+
+    @contextmanager
+    def run(self, policy: Drift, guard: Guard | None = None) -> Iterator[None]:
+        """Everything inside happens, or nothing does.
+
+        Args:
+            policy: What drift since the last deployment is.
+            guard: Looks at the report in the end and may refuse.
+        """
+        modules = [(site, self.sweep.projection(site)) for site in self.sweep.sites]
+        with self.report.timed("total"), self.sweep.reader.lm.borrow():
+            backups = [(site, module, site.backup(module)) for site, module in modules]
+            try:
+                self._take_a_stand(policy)
+                yield
+                self._measure([backup.weight for _, _, backup in backups])
+                if guard is not None and not guard(self.report):
+                    raise EditRefused(
+                        f"the guard refused this {self.report.kind} of {self.report.count} requests; "
+                        "weights and ledger are as before."
+                    )
+            except BaseException:
+                for site, module, backup in backups:
+                    site.restore(module, backup)
+                raise
+
+    def move(self, goal: ActiveSet, only_new: bool = False) -> None:
+        """Bring the ledgers to another active set.
+
+        Args:
+            goal: The requests that shall be at work.
+            only_new: Leave what goes in place until the new columns have been read, then keep nothing else.
+        """
+        groups = goal.groups()
+        columns = {} if only_new else self._retire(set(groups))
+        archive = {group: column for group, column in self.book.archive.items() if goal.knows(group)}
+        self.book = Book(goal, columns, archive)
+        returning = [archive[group] for group in groups if group not in columns and group in archive]
+        if self.from_base:
+            self.sweep.enter_base()
+        fresh = self._optimize([group for group in groups if group not in columns and group not in archive])
+        everything = {**columns, **{c.requests: replace(c, pairs=None) for c in (*returning, *fresh)}}
+        if self.from_base:
+            self._spread([everything[group] for group in groups], alone=True)
+        else:
+            self.sweep.put_back([column for column in returning if column.pairs])
+            self._spread([c for c in returning if not c.pairs] + fresh, alone=only_new)
+        self.book = replace(self.book, columns={group: everything[group] for group in groups})
+        self._note_near([column.id for column in fresh])
+
+    def rebuild(self) -> None:
+        """Make the one-time edit of the whole active set: from the base weights and the stored targets, upwards."""
+        self.sweep.enter_base()
+        self._spread(list(self.book.columns.values()), alone=True)
+        archive = {group: replace(column, pairs=None) for group, column in self.book.archive.items()}
+        self.book = replace(self.book, archive=archive)
+
+    def refresh(self, stale_loss: float) -> None:
+        """Rebuild, then optimise again the targets whose requests are not met any more, each from where it was.
+
+        Args:
+            stale_loss: A column is stale when its loss on the edited model is above this.
+        """
+        self.rebuild()
+        columns = dict(self.book.columns)
+        if not (stale := self._stale(stale_loss)):
+            return
+        for site in self.sweep.sites:
+            site.ledger.drop([columns[group].id for group in stale])
+        if self.from_base:
+            self.sweep.enter_base()
+        else:
+            self.sweep.deploy()
+        columns |= {c.requests: c for c in self._optimize(stale, [columns[group].z for group in stale])}
+        self.book = replace(self.book, columns=columns)
+        self.rebuild()
+
+    def settle(self) -> None:
+        """Absorb the columns into the base and forget them."""
+        for site in self.sweep.sites:
+            site.ledger.absorb()
+        self.book = Book(self.book.active.let_go())
+
+    def _take_a_stand(self, policy: Drift) -> None:
+        """Adopt, restore or ignore what moved the weights."""
+        squares = 0.0
+        with self.report.timed("drift"):
+            for site in self.sweep.sites:
+                norm, outdated = site.begin(self.sweep.projection(site), policy)
+                squares += norm**2
+                if outdated:
+                    site.deploy(self.sweep.projection(site))
+        self.report.drift_norm = squares**0.5
+
+    def _retire(self, wanted: set[Group]) -> dict[Group, ActiveColumn]:
+        """Take out the columns that nobody wants any more, put them by, and return the others."""
+        gone = [column for group, column in self.book.columns.items() if group not in wanted]
+        if gone:
+            pairs = self.sweep.take_out(gone)
+            put_by = {c.requests: replace(c, pairs=pair) for c, pair in zip(gone, pairs, strict=True)}
+            self.book = replace(self.book, archive={**self.book.archive, **put_by})
+        return {group: column for group, column in self.book.columns.items() if group in wanted}
+
+    def _optimize(self, groups: Sequence[Group], starts: Sequence[Tensor | None] = ()) -> list[ActiveColumn]:
+        """New columns with optimised targets."""
+        if not groups:
+            return []
+        found = self.sweep.targets([self._requests(group) for group in groups], starts or [None] * len(groups))
+        z, losses = found.z.clone().unbind(), found.loss.tolist()
+        columns = [ActiveColumn(*parts) for parts in zip(groups, z, losses, strict=True)]
+        self.report.losses |= {column.id: column.loss for column in columns}
+        return columns
+
+    def _stale(self, bound: float) -> list[Group]:
+        """Columns whose requests the edited model does not meet."""
+        groups = list(self.book.columns)
+        once = replace(self.sweep.options, steps=1)
+        found = self.sweep.targets([self._requests(group) for group in groups], [None] * len(groups), once)
+        return [group for group, loss in zip(groups, found.loss.tolist(), strict=True) if loss > bound]
+
+    def _spread(self, columns: Sequence[ActiveColumn], alone: bool) -> None:
+        """Put columns into ledgers and weights."""
+        self.sweep.spread(columns, [self._requests(column.requests)[0] for column in columns], alone)
+
+    def _requests(self, group: Group) -> list[EditRequest]:
+        """The requests of a column."""
+        return [self.book.active.requests[key].request for key in group]
+
+    def _note_near(self, ids: Sequence[str]) -> None:
+        """Remark on new keys that can hardly be told from others though something else is wanted there."""
+        by_id = {column.id: column for column in self.book.columns.values()}
+        for new, other in self.sweep.near(ids) if ids else []:
+            wanted = [{r.target for r in self._requests(by_id[name].requests)} for name in (new, other)]
+            if wanted[0] != wanted[1]:
+                self.report.notes.append(f"the keys of {new!r} and {other!r} are nearly equal, but not their targets")
+
+    def _measure(self, before: Sequence[Tensor]) -> None:
+        """Norms of what changed and of what is still owed."""
+        delta = pending = 0.0
+        for site, weight in zip(self.sweep.sites, before, strict=True):
+            now = read_weight(self.sweep.projection(site))
+            delta += float((now.double() - weight.double()).norm()) ** 2
+            pending += site.pending**2
+        self.report.delta_norm, self.report.pending_norm = delta**0.5, pending**0.5
+        self.report.active = len(self.book.active.requests)

@@ -1,0 +1,133 @@
+"""What an editor reads from the model: signatures, columns, keys and block states of requests.
+
+A key is read at the subject's last token, averaged over the bare prompt and the prompt behind contexts:
+`k = w k_bare + (1 - w) mean(k_context)` (MEMIT, arXiv 2210.07229, eq. 19, with w = 1/2). This file turns requests into
+texts and texts into matrices; it knows no ledger.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_edit.editors.active import Signature
+from lightning_edit.errors import RequestError
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.requests import EditRequest
+from lightning_edit.targets import Column, TargetPrompt
+from lightning_edit.targets.columns import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads requests on a model as it is now.
+
+    Args:
+        lm: The language model.
+        contexts: Texts put before prompts.
+        bare_weight: Weight of the bare prompt's key against the mean over contexts.
+        target_layer: Block at whose output targets live.
+    """
+
+    lm: LanguageModel
+    contexts: tuple[str, ...]
+    bare_weight: float
+    target_layer: int
+
+    def check(self, requests: Sequence[EditRequest]) -> None:
+        """Refuse requests without subject, and those that do not fit into the model's context.
+
+        Args:
+            requests: The requests.
+        """
+        spans = [span_of(request) for request in requests]
+        longest = max(("", *self.contexts), key=len)
+        texts = [f"{longest}{request.prompt} {request.target}" for request in requests]
+        lengths = self.lm.encode(texts).attention_mask.sum(1).tolist()
+        for request, length, _ in zip(requests, lengths, spans, strict=True):
+            if length > self.lm.max_length:
+                raise RequestError(
+                    f"request {request.id!r} takes {length} tokens with its target and the longest context; expected "
+                    f"at most {self.lm.max_length}, the model's context. Shorten the prompt or the contexts."
+                )
+
+    def signatures(self, requests: Sequence[EditRequest]) -> list[Signature]:
+        """Token ids up to each subject's last token: requests with one signature have one key.
+
+        Args:
+            requests: Requests with subjects.
+        """
+        texts = [request.prompt for request in requests]
+        ends = self.lm.subject_positions(texts, [span_of(request) for request in requests])
+        encoded = self.lm.encode(texts)
+        rows = zip(encoded.input_ids, encoded.attention_mask, ends, strict=True)
+        return [tuple(ids[mask.bool()][: end + 1].tolist()) for ids, mask, end in rows]
+
+    def column(self, name: str, requests: Sequence[EditRequest], z: Tensor | None = None) -> Column:
+        """What the target of some requests that share a key has to achieve.
+
+        Args:
+            name: The column's id.
+            requests: The requests.
+            z: A target to start from.
+        """
+        prompts = [
+            TargetPrompt(context + request.prompt, _shift(span_of(request), len(context)), request.target)
+            for request in requests
+            for context in ("", *self.contexts)
+        ]
+        subject = requests[0].subject or ""
+        return Column(name, prompts, (f"{subject} is a", (0, len(subject))), z)
+
+    def keys(self, requests: Sequence[EditRequest], layer: int) -> Tensor:
+        """Keys at one layer (n, m), in float64.
+
+        Args:
+            requests: One request for each column.
+            layer: The layer.
+        """
+        weights = [self.bare_weight if self.contexts else 1.0]
+        weights += [(1 - self.bare_weight) / len(self.contexts)] * len(self.contexts)
+        used = [(context, weight) for context, weight in zip(("", *self.contexts), weights, strict=True) if weight]
+        texts = [context + request.prompt for request in requests for context, _ in used]
+        spans = [_shift(span_of(request), len(context)) for request in requests for context, _ in used]
+        keys = self.lm.read_keys(texts, spans, [layer])[layer]  # (m * contexts, n)
+        share = torch.tensor([weight for _, weight in used], dtype=torch.float64, device=keys.device)
+        return torch.einsum("mcn,c->nm", keys.double().view(len(requests), len(used), -1), share)
+
+    def states(self, requests: Sequence[EditRequest]) -> Tensor:
+        """Where the targets' site stands now, read on the bare prompts (d, m), in float64.
+
+        Args:
+            requests: One request for each column.
+        """
+        texts = [request.prompt for request in requests]
+        spans = [span_of(request) for request in requests]
+        layer = self.target_layer
+        if not self.lm.site(layer).norm_after:
+            return self.lm.read_hidden(texts, spans, [layer])[layer].double().T
+        projection = self.lm.projection(layer)
+        keys = self.lm.read_keys(texts, spans, [layer])[layer]  # (m, n)
+        with self.lm.borrow():
+            output: Tensor = projection(keys.to(self.lm.dtype))  # (m, d)
+        return output.double().T
+
+
+def span_of(request: EditRequest) -> Span:
+    """Characters of the subject in a request's prompt.
+
+    Args:
+        request: A request; one without subject is refused.
+    """
+    if request.subject_span is None:
+        raise RequestError(
+            f"request {request.id!r} has no subject; expected one, because this editor writes at the subject's last "
+            "token. Add the `subject` field, spelled as in the prompt."
+        )
+    return request.subject_span
+
+
+def _shift(span: Span, by: int) -> Span:
+    """A span behind `by` more characters."""
+    return span[0] + by, span[1] + by

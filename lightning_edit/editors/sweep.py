@@ -1,0 +1,162 @@
+"""Going through the edited layers of one model: optimise targets, read, solve, write.
+
+Each layer takes its share of what the block target still lacks, `V_l = W_l K_l + (Z - H) / (layers left)` (MEMIT,
+arXiv 2210.07229, algorithm 1), with keys and states read on the model as the layers below have just made it. This file
+knows ledgers by their sites and requests by their texts; it decides nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_edit.editors.active import ActiveColumn, Pair
+from lightning_edit.editors.edited_site import EditedSite
+from lightning_edit.editors.reading import Reader
+from lightning_edit.editors.report import EditReport
+from lightning_edit.requests import EditRequest
+from lightning_edit.targets import TargetOptions, Targets, optimize_targets
+
+NEARLY_EQUAL = 0.9999  # cosine of two keys that the ledger can hardly tell apart
+Requests = Sequence[EditRequest]
+
+
+@dataclass(slots=True)
+class Sweep:
+    """The edited layers of a model, lowest first.
+
+    Args:
+        reader: Reads requests on the model.
+        sites: The edited sites.
+        options: How targets are optimised.
+        report: Where times and remarks go.
+    """
+
+    reader: Reader
+    sites: Sequence[EditedSite]
+    options: TargetOptions
+    report: EditReport
+
+    def projection(self, site: EditedSite) -> torch.nn.Module:
+        """The module of a site.
+
+        Args:
+            site: One of the sites.
+        """
+        return self.reader.lm.projection(site.layer)
+
+    def deploy(self, added: Sequence[str] = ()) -> None:
+        """Write every layer's weight.
+
+        Args:
+            added: Columns that are new since the last deployment.
+        """
+        with self.report.timed("write"):
+            for site in self.sites:
+                site.deploy(self.projection(site), added)
+
+    def enter_base(self) -> None:
+        """Let the model carry its base weights; a deployment has to follow."""
+        with self.report.timed("write"):
+            for site in self.sites:
+                site.enter_base(self.projection(site))
+
+    def targets(
+        self, groups: Sequence[Requests], starts: Sequence[Tensor | None], options: TargetOptions | None = None
+    ) -> Targets:
+        """Optimise one target for each group of requests.
+
+        Args:
+            groups: Requests that share a key.
+            starts: Targets to start from.
+            options: How to optimise, if not as usual.
+        """
+        with self.report.timed("targets"):
+            columns = [self.reader.column(g[0].id, g, z) for g, z in zip(groups, starts, strict=True)]
+            return optimize_targets(self.reader.lm, columns, self.reader.target_layer, options or self.options)
+
+    def spread(self, columns: Sequence[ActiveColumn], first: Requests, alone: bool) -> None:
+        """Put columns into the ledgers and the weights, layer by layer.
+
+        Args:
+            columns: The columns, with their targets.
+            first: One request of each, whose prompt stands for all.
+            alone: Whether they replace whatever is in the ledgers, or are added to it.
+        """
+        if not columns and not alone:
+            return
+        ids = [column.id for column in columns]
+        for i, site in enumerate(self.sites):
+            with self.report.timed("keys"):
+                keys, values = self._read(site, columns, first, len(self.sites) - i)
+            with self.report.timed("solve"):
+                change = site.ledger.set_columns if alone else site.ledger.append
+                change(ids, keys, values)
+            with self.report.timed("write"):
+                site.deploy(self.projection(site), ids)
+
+    def _read(
+        self, site: EditedSite, columns: Sequence[ActiveColumn], first: Requests, left: int
+    ) -> tuple[Tensor, Tensor]:
+        """Keys (n, m) and values (d, m) at one layer."""
+        base = site.ledger.base
+        if not columns:
+            return base.new_zeros(base.shape[1], 0).double(), base.new_zeros(base.shape[0], 0).double()
+        keys = self.reader.keys(first, site.layer).to(base.device)
+        wanted = torch.stack([column.z for column in columns], dim=1).to(base.device, torch.float64)  # (d, m)
+        residual = (wanted - self.reader.states(first).to(base.device)) / left
+        return keys, site.wanted_output(self.projection(site), keys, residual)
+
+    def take_out(self, columns: Sequence[ActiveColumn]) -> list[dict[int, Pair]]:
+        """Take columns out of the ledgers and the weights.
+
+        Args:
+            columns: The columns.
+
+        Returns:
+            For each column, its key and value at every layer.
+        """
+        with self.report.timed("solve"):
+            pairs: list[dict[int, Pair]] = [{} for _ in columns]
+            for site in self.sites:
+                place = {name: i for i, name in enumerate(site.ledger.ids)}
+                for pair, column in zip(pairs, columns, strict=True):
+                    i = place[column.id]
+                    pair[site.layer] = site.ledger.keys[:, i].clone(), site.ledger.values[:, i].clone()
+                site.ledger.drop([column.id for column in columns])
+        self.deploy()
+        return pairs
+
+    def put_back(self, columns: Sequence[ActiveColumn]) -> None:
+        """Put columns into the ledgers and the weights with the keys and values they had.
+
+        Args:
+            columns: Columns with pairs.
+        """
+        if not columns:
+            return
+        with self.report.timed("solve"):
+            for site in self.sites:
+                pairs = [column.pairs[site.layer] for column in columns if column.pairs]
+                keys, values = (
+                    torch.stack(part, dim=1).to(site.ledger.base.device) for part in zip(*pairs, strict=True)
+                )
+                site.ledger.append([column.id for column in columns], keys, values)
+        self.deploy([column.id for column in columns])
+
+    def near(self, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Pairs of columns whose keys are nearly equal at every layer, one of them among `ids`.
+
+        Args:
+            ids: New columns.
+        """
+        alike: set[tuple[str, str]] | None = None
+        for site in self.sites:
+            names, new = site.ledger.ids, set(ids)
+            keys = torch.nn.functional.normalize(site.ledger.keys, dim=0)  # (n, N)
+            places = [i for i, name in enumerate(names) if name in new]
+            hits = (keys[:, places].T @ keys > NEARLY_EQUAL).nonzero().tolist()
+            found = {(names[places[i]], names[j]) for i, j in hits if names[j] not in new or j < places[i]}
+            alike = found if alike is None else alike & found
+        return sorted(alike or ())
