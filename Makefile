@@ -43,7 +43,7 @@ check: $(READY)
 	$(BIN)/python -m pytest
 
 docs: $(DOCS_READY)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks

@@ -17,7 +17,8 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-import lightning_edit.callbacks  # noqa: F401  # named in recipes by their short names from here on
+import lightning_edit.callbacks  # noqa: F401  # imported, these can be named without their module, as can the next two
+from lightning_edit import EditableModule, EditStream  # noqa: F401
 from lightning_edit.runner.merge import Config, merge
 from lightning_edit.runner.overrides import Overrides
 from lightning_edit.runner.recipe import Recipe

@@ -1,0 +1,165 @@
+"""`lightning-edit run edit_model`: edit any causal language model with any file of requests, and save it.
+
+Plain use without training: read, prepare, edit, measure before and after, save. Knows the order of these, and leaves
+each to its room.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from lightning_edit.data.load import OnBad
+from lightning_edit.data.text import read_texts
+from lightning_edit.editors.base import ClosedFormEditor
+from lightning_edit.editors.registry import get_editor
+from lightning_edit.errors import EditError
+from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator, say, target_probabilities
+from lightning_edit.evaluation.answering import Decoding
+from lightning_edit.jobs.inputs import read_requests, sample_corpus
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.module import EditableModule
+from lightning_edit.requests import EditRequest
+from lightning_edit.runner.results import RunResult, Scalar
+
+TOKENS_PER_UNIT = 10  # tokens read for key statistics, for each unit of the inner width
+EXAMPLES = 5  # answers shown in the report
+
+
+def edit_model(
+    output: Path,
+    model: str,
+    requests: str,
+    editor: str = "memit",
+    options: dict[str, Any] | None = None,
+    count: int | None = None,
+    edits_per_commit: int | None = None,
+    corpus: str | None = None,
+    statistics: str | None = None,
+    tokens: int | None = None,
+    budget: int | None = 200,
+    decode: Decoding = "greedy",
+    on_bad: OnBad = "raise",
+    dtype: str = "float32",
+    seed: int = 0,
+) -> list[RunResult]:
+    """Edit a model with a file of requests, measure it before and after, and save it for plain transformers.
+
+    Args:
+        output: Folder for the report; the model goes to `model` inside it.
+        model: Hub name or folder of a causal LM with its tokenizer; "embedded" is the embedded world's model.
+        requests: Request file in any format that `load_requests` reads; "embedded" for requests about the embedded
+            world.
+        editor: memit, alphaedit, memorize_latest, or the class path of an editor of your own.
+        options: Options of the editor, such as `--options.layers=[4,5,6]`.
+        count: Use this many requests of the file; all where absent.
+        edits_per_commit: Requests handed to the editor at once; all where absent.
+        corpus: Text or JSONL file to take key statistics from. Without it and `statistics`, the model's own
+            continuations of the requests' texts are read.
+        statistics: Safetensors file of key statistics of this model, instead of a corpus.
+        tokens: Tokens read for key statistics at most; ten for each unit of the inner width where absent.
+        budget: Requests that are asked about before and after; all where null.
+        decode: greedy lets the model write and judges its answer; teacher_forced is cheaper and flatters.
+        on_bad: raise stops at a bad request, skip leaves it out and says so in the report.
+        dtype: Precision of the weights.
+        seed: Seed of the sampled corpus and of the choice of what is asked.
+    """
+    module = EditableModule.from_pretrained(model, dtype=dtype)
+    lm = module.language_model
+    wanted, notes = read_requests(requests, count, on_bad)
+    method = get_editor(editor, **(options or {}))
+    evaluator = Evaluator(budget, paraphrases=2, locality=4, portability=4, seed=seed, decode=decode)
+    baseline = evaluator.measure_baseline(lm, wanted)
+    before = RunResult("before", measure(lm, wanted, evaluator, baseline))
+    said = say(lm, [request.prompt for request in wanted[:EXAMPLES]], AnswerOptions())
+    notes.append(_prepare(method, lm, wanted, corpus, statistics, tokens, seed))
+    seconds = commit(method, lm, wanted, edits_per_commit, notes)
+    after = RunResult("after", {"editor": editor, "aligned": method.history == "kept", "edits": len(method.requests)})
+    after.row |= measure(lm, wanted, evaluator, baseline) | {"seconds_per_edit": seconds / len(wanted)}
+    module.save_pretrained(output / "model")
+    after.files["edited model"] = output / "model"
+    after.notes = [f"layers {method.layers} were edited", *notes, *_examples(lm, wanted[:EXAMPLES], said)]
+    return [before, after]
+
+
+def measure(
+    lm: LanguageModel, requests: Sequence[EditRequest], evaluator: Evaluator, baseline: Baseline
+) -> dict[str, Scalar]:
+    """Shares of right answers, and how often the target is likelier than what the request calls `old`.
+
+    Args:
+        lm: The language model.
+        requests: All requests.
+        evaluator: What is asked.
+        baseline: What the unedited model answered.
+    """
+    row: dict[str, Scalar] = dict(evaluator.evaluate(lm, requests, baseline))
+    rivals = [request for request in requests if request.old]
+    if rivals:
+        prompts = [request.prompt for request in rivals]
+        new = target_probabilities(lm, prompts, [request.target for request in rivals])
+        old = target_probabilities(lm, prompts, [request.old or "" for request in rivals])
+        row["target_likelier_than_old"] = float((new.mean > old.mean).double().mean())
+    return row
+
+
+def commit(
+    editor: ClosedFormEditor,
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    edits_per_commit: int | None,
+    notes: list[str],
+) -> float:
+    """Hand the requests over, batch by batch; the seconds it took.
+
+    Args:
+        editor: A prepared editor.
+        lm: The language model.
+        requests: All requests.
+        edits_per_commit: Requests in one batch; all at once where None.
+        notes: Where the editor's remarks go.
+    """
+    size = edits_per_commit or len(requests)
+    if size < 1:
+        raise EditError(f"found edits_per_commit={edits_per_commit}, expected at least one request")
+    seconds = 0.0
+    for start in track(range(0, len(requests), size), description="editing", transient=True):
+        report = editor.edit(lm, requests[start : start + size])
+        seconds += report.seconds["total"]
+        notes += report.notes
+    return seconds
+
+
+def _prepare(
+    editor: ClosedFormEditor,
+    lm: LanguageModel,
+    requests: Sequence[EditRequest],
+    corpus: str | None,
+    statistics: str | None,
+    tokens: int | None,
+    seed: int,
+) -> str:
+    """Give the editor its key statistics; where they came from."""
+    if corpus is not None and statistics is not None:
+        raise EditError(f"found corpus={corpus!r} and statistics={statistics!r}; expected one of them at most")
+    if statistics is not None:
+        editor.prepare(lm, statistics=statistics)
+        return f"key statistics from {statistics}"
+    limit = tokens or TOKENS_PER_UNIT * max(site.inner for site in lm.sites)
+    if corpus is not None:
+        texts, origin = read_texts(corpus), corpus
+    else:
+        texts, origin = (
+            sample_corpus(lm, requests, limit, seed),
+            "what the model itself wrote behind the requests' texts",
+        )
+    editor.prepare(lm, corpus=texts, max_tokens=limit)
+    return f"key statistics from at most {limit} tokens of {origin}"
+
+
+def _examples(lm: LanguageModel, requests: Sequence[EditRequest], before: dict[str, str]) -> list[str]:
+    """What the model said and says to the first prompts."""
+    after = say(lm, list(before), AnswerOptions())
+    answers = [(request, before[request.prompt], after[request.prompt]) for request in requests]
+    return [f'"{one.prompt}": "{old}" became "{new}"; wanted was "{one.target}"' for one, old, new in answers]

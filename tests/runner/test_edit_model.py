@@ -1,0 +1,108 @@
+"""`edit_model` on a tiny model that knows what is to be changed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lightning_edit.cli import main
+from lightning_edit.errors import EditError, RequestError
+from lightning_edit.jobs.inputs import read_requests, sample_corpus
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.requests import EditRequest
+from tests.runner.conftest import FACTS, OTHERS, PROMPT
+
+
+def run(output: Path, *arguments: str) -> list[dict[str, Any]]:
+    assert main(["run", "edit_model", "--output", str(output), "--options.layers=[1]", *arguments]) == 0
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["recipe"] == "edit_model"
+    return summary["rows"]
+
+
+def test_a_model_is_edited_measured_and_saved(
+    model_folder: Path, request_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["--model", str(model_folder), "--requests", str(request_file)]
+    before, after = run(tmp_path, *names, "--options.clamp=4", "--options.prior_weight=1", "--edits_per_commit=2")
+    assert before["reliability"] == 0.0
+    assert before["target_likelier_than_old"] == 0.0
+    assert after["reliability"] == 1.0
+    assert after["target_likelier_than_old"] == 1.0
+    assert (after["editor"], after["aligned"], after["edits"]) == ("memit", True, 4)
+    assert 0 <= after["locality"] <= 1
+    assert after["seconds_per_edit"] > 0
+    printed = capsys.readouterr().out
+    assert "before" in printed
+    assert str(tmp_path / "model") in printed
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    for (subject, _), target in zip(FACTS, OTHERS, strict=True):
+        ids = tokenizer(PROMPT.format(subject), return_tensors="pt").input_ids
+        with torch.no_grad():
+            answer = model.generate(ids, max_new_tokens=4, do_sample=False, pad_token_id=1)[0, ids.shape[1] :]
+        assert tokenizer.decode(answer).strip().startswith(target[:2])
+
+    report = (tmp_path / "report.md").read_text()
+    assert "layers [1] were edited" in report
+    assert 'became "Greek"' in report
+    assert "what the model itself wrote" in report
+
+
+def test_statistics_come_from_a_corpus_or_a_file_and_never_from_both(
+    model_folder: Path, request_file: Path, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "text.txt"
+    corpus.write_text("\n\n".join(f"The city of number {n} is known for its river and its {n * 7}." for n in range(80)))
+    names = ["--model", str(model_folder), "--requests", str(request_file), "--decode=teacher_forced", "--count=2"]
+    _, after = run(tmp_path, *names, "--corpus", str(corpus), "--editor=alphaedit", "--options.nullspace_energy=0.1")
+    assert after["editor"] == "alphaedit"
+    assert after["edits"] == 2
+    assert f"of {corpus}" in (tmp_path / "report.md").read_text()
+    assert main(["run", "edit_model", *names, "--output", str(tmp_path), "--corpus=a", "--statistics=b"]) == 1
+
+
+def test_mistakes_are_named(
+    model_folder: Path, request_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["run", "edit_model", "--output", str(tmp_path), "--model", str(model_folder), "--requests"]
+    assert main([*names, str(request_file), "--editor=memti"]) == 1
+    assert "did you mean 'memit'" in capsys.readouterr().err
+    assert main([*names, str(request_file), "--edits_per_commit=0"]) == 1
+    assert "expected at least one request" in capsys.readouterr().err
+    assert main([*names, str(tmp_path / "no.jsonl")]) == 1
+    assert "no.jsonl" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as exit_:
+        main([*names, str(request_file), "--editr=memit"])
+    assert exit_.value.code == 2
+
+
+def test_requests_are_counted_and_bad_ones_are_skipped_by_name(tmp_path: Path, request_file: Path) -> None:
+    file = tmp_path / "requests.jsonl"
+    file.write_text(request_file.read_text() + '\n{"id": "bad", "prompt": "A prompt"}')
+    with pytest.raises(EditError, match="target"):
+        read_requests(str(file), None)
+    requests, notes = read_requests(str(file), 9, on_bad="skip")
+    assert len(requests) == len(FACTS)
+    assert "target" in notes[0]
+    assert "9 were asked for" in notes[1]
+    assert len(read_requests(str(file), 2, on_bad="skip")[0]) == 2
+    with pytest.raises(RequestError, match="count=0"):
+        read_requests(str(file), 0)
+
+
+def test_a_sampled_corpus_is_the_models_own_and_leaves_the_random_state(
+    tiny_lm: LanguageModel, known_requests: list[EditRequest]
+) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = sample_corpus(tiny_lm, known_requests, tokens=300, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first == sample_corpus(tiny_lm, known_requests, tokens=300, seed=1)
+    assert first != sample_corpus(tiny_lm, known_requests, tokens=300, seed=2)
+    assert all(text.startswith("The mother tongue of") for text in first)
+    assert sum(len(ids) for ids in tiny_lm.tokenizer(first)["input_ids"]) >= 300
