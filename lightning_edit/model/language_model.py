@@ -4,11 +4,8 @@
 no statistics, and whatever it runs, the model is afterwards as it was.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import PurePath
 from typing import Any, Literal
 
 import torch
@@ -18,19 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from lightning_edit.errors import RequestError, SiteError
 from lightning_edit.model.borrowing import borrow
 from lightning_edit.model.encoding import Encoded, Span, last_token, pad, padding_token, tokenize
+from lightning_edit.model.identity import model_identity
 from lightning_edit.model.interception import Intercept
 from lightning_edit.model.sites import Site, find_blocks, find_sites, unwrap
 
 BATCH_SIZE = 32
-VOLATILE = (  # what loading, saving and casting change without changing the model; the class and the name count apart
-    "architectures",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "use_cache",
-    "_name_or_path",
-    "_attn_implementation",
-)
 
 
 class LanguageModel:
@@ -46,7 +35,7 @@ class LanguageModel:
         self.model: Any = unwrap(model)
         self.tokenizer: Any = tokenizer
         self.sites: list[Site] = find_sites(self.model, projection)
-        self.identity: str = _identity(self.model, self.sites)
+        self.identity: str = model_identity(self.model, self.sites)
         self._blocks = find_blocks(self.model, projection)
         self._by_layer = {site.layer: site for site in self.sites}
 
@@ -256,15 +245,3 @@ def as_language_model(module: object) -> LanguageModel:
         f"{type(module).__name__} is no language model with sites; expected an EditableModule or a LanguageModel. "
         "Wrap a transformers model with its tokenizer: LanguageModel(model, tokenizer)."
     )
-
-
-def _identity(model: Any, sites: Sequence[Site]) -> str:
-    """A stable hash of class, configuration, sites and name; equal for a model and its edited self."""
-    config = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
-    facts = {
-        "class": type(model).__name__,
-        "name": PurePath(model.config._name_or_path or "").name,
-        "config": config,
-        "sites": [(site.name, site.width, site.inner) for site in sites],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]

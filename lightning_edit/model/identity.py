@@ -1,0 +1,39 @@
+"""Which model this is, as a hash that statistics and saved state can be checked against.
+
+A model keeps its identity when it is trained, edited, cast or wrapped; this file refuses to look at weights.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+from lightning_edit.model.sites import Site
+
+VOLATILE = (  # what loading, saving and casting change without changing the model; the class and the name count apart
+    "architectures",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "_name_or_path",
+    "_attn_implementation",
+)
+
+
+def model_identity(model: Any, sites: Sequence[Site]) -> str:
+    """A stable hash of class, configuration, sites and name (of a folder, its last part).
+
+    Args:
+        model: The unwrapped transformers model.
+        sites: Its sites.
+    """
+    config = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
+    facts = {
+        "class": type(model).__name__,
+        "name": PurePath(model.config._name_or_path or "").name,
+        "config": config,
+        "sites": [(site.name, site.width, site.inner) for site in sites],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
