@@ -41,8 +41,9 @@ class KeyCovariance:
             raise StatisticsError(f"A key needs at least one entry; size is {size}.")
         self.size = size
         self._count = 0
-        self._sum = torch.zeros(size, dtype=torch.float64, device=device)
-        self._second = torch.zeros(size, size, dtype=torch.float64, device=device)  # lower triangle is meaningful
+        with torch.inference_mode(False):  # sums born in a validation loop must still be writable in training
+            self._sum = torch.zeros(size, dtype=torch.float64, device=device)
+            self._second = torch.zeros(size, size, dtype=torch.float64, device=device)  # lower triangle is meaningful
 
     @torch.no_grad()
     def update(self, keys: Tensor, mask: Tensor | None = None) -> None:
@@ -134,8 +135,10 @@ class KeyCovariance:
                 f"expected ({size},) and ({size * (size + 1) // 2},). Collect them again."
             )
         device = self._second.device
-        second = unpack_triangle(packed.to(device, torch.float64), size)
-        self._count, self._sum, self._second = int(state["count"]), total.to(device, torch.float64).clone(), second
+        with torch.inference_mode(False):
+            second = unpack_triangle(packed.to(device, torch.float64), size)
+            own = torch.zeros(size, dtype=torch.float64, device=device).copy_(total)
+        self._count, self._sum, self._second = int(state["count"]), own, second
 
     def _select(self, keys: Tensor, mask: Tensor | None) -> Tensor:
         """Rows (T, n) that count."""

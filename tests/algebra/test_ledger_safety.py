@@ -145,6 +145,13 @@ def test_the_ledger_keeps_no_handle_on_what_it_was_given():
     assert torch.equal(ledger.solution(), before)
 
 
+def test_a_solution_is_the_callers_to_write_to():
+    toy = make_toy()
+    ledger = SiteLedger(toy.base, CovariancePrior(toy.moment, 15.0))
+    ledger.solution().fill_(7.0)
+    assert torch.equal(ledger.solution(), toy.base)
+
+
 @pytest.mark.parametrize(
     ("base", "noise", "message"),
     [

@@ -135,3 +135,16 @@ def test_gradients_do_not_leak():
     covariance = KeyCovariance(3)
     covariance.update(rows)
     assert not covariance.moment.requires_grad
+
+
+def test_sums_born_in_inference_mode_go_on_in_training():
+    with torch.inference_mode():
+        covariance, other = KeyCovariance(3), KeyCovariance(3)
+        covariance.update(keys(4, 3))
+        other.load_state_dict(covariance.state_dict())
+    for sums in (covariance, other):
+        sums.update(keys(4, 3, seed=1))
+        sums.merge(covariance)
+    with torch.inference_mode():
+        covariance.update(keys(4, 3))
+    assert (covariance.count, other.count) == (20, 24)
