@@ -31,6 +31,8 @@ class EditStream(pl.LightningDataModule):
         train: Text to train on: a `.jsonl` file with the field `text`, a text file with documents separated by blank
             lines, or a list of documents.
         val: Text to validate on, in the same forms; with it there is a `val_dataloader`.
+        corpus: Text that the model knows already, in the same forms. Key statistics are read from it where no file and
+            no tracker gives them: an editor protects what the statistics describe. The training text where None.
         tokenizer: A tokenizer, or its name or folder. None takes the module's own.
         max_length: Tokens in a row; at most what the model takes.
         batch_size: Rows in a batch, on each process.
@@ -49,6 +51,7 @@ class EditStream(pl.LightningDataModule):
         requests: Any = None,
         train: str | Path | list[str] | None = None,
         val: str | Path | list[str] | None = None,
+        corpus: str | Path | list[str] | None = None,
         tokenizer: Any = None,
         max_length: int = 512,
         batch_size: int = 8,
@@ -60,6 +63,7 @@ class EditStream(pl.LightningDataModule):
         self.requests = requests
         self.train = train
         self.val = val
+        self.corpus = corpus
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.batch_size = batch_size
@@ -87,7 +91,7 @@ class EditStream(pl.LightningDataModule):
             stage: What the Trainer is about to do.
         """
         self.tokenizer = self._resolve_tokenizer()
-        for name in ("train", "val"):
+        for name in ("train", "val", "corpus"):
             if getattr(self, name) is not None and name not in self._rows:
                 self._rows[name] = self._read(getattr(self, name))
 
@@ -99,6 +103,10 @@ class EditStream(pl.LightningDataModule):
                 "without training, call editor.edit(module, requests)."
             )
         return self._loader("train", seed=self.seed)
+
+    def statistics_dataloader(self) -> RowLoader:
+        """Batches of the text that key statistics are read from."""
+        return self._loader("corpus", seed=self.seed) if self.corpus is not None else self.train_dataloader()
 
     def _validation_batches(self) -> RowLoader:
         """Batches of the validation text, in the order of the text."""

@@ -3,6 +3,8 @@
 `SaveWorldModel` is a Lightning callback; it knows where the model goes and in which words its abilities are told.
 """
 
+import inspect
+import json
 import time
 from pathlib import Path
 
@@ -10,9 +12,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_edit.data.world.abilities import measure_abilities
 from lightning_edit.data.world.checkpoint import load_world_model, save_world_model
+from lightning_edit.data.world.facts import World
 from lightning_edit.data.world.pretraining import WorldCorpus, WorldPretraining
 from lightning_edit.decoding import decode
 from lightning_edit.model.language_model import LanguageModel
+
+SPENT = "training.json"
+"""File in a model's folder that says what its training took."""
 
 ABILITIES = {
     "recall": "a fact, in a phrasing in which training showed it",
@@ -31,57 +37,81 @@ ABILITIES = {
 
 
 class SaveWorldModel(Callback):
-    """Save the trained model at the end of the run and write its card.
+    """Save the trained model at the end of the run, as it ships; measure it and write its card.
 
     Args:
-        folder: Where the model goes; a folder ``model`` in the Trainer's root folder where absent.
-        questions: Questions asked for each ability.
+        folder: Where the model goes, relative to the Trainer's root folder.
+        questions: Questions asked for each ability; 0 leaves out measuring and card.
     """
 
-    def __init__(self, folder: str | None = None, questions: int = 300) -> None:
+    def __init__(self, folder: str = "model", questions: int = 300) -> None:
         self.folder, self.questions = folder, questions
         self.abilities: dict[str, float] = {}
-        self._started = 0.0
+        self._begin = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._begin = time.perf_counter()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, load what was saved, measure that."""
         corpus = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.is_global_zero or not isinstance(corpus, WorldCorpus):
+        if (
+            not trainer.is_global_zero
+            or not isinstance(corpus, WorldCorpus)
+            or not isinstance(pl_module, WorldPretraining)
+        ):
             return
-        assert isinstance(pl_module, WorldPretraining)
-        minutes = (time.perf_counter() - self._started) / 60
-        folder = Path(self.folder or Path(trainer.default_root_dir) / "model")
-        size = save_world_model(pl_module.model, corpus.tokenizer, folder)
-        lm = LanguageModel(*load_world_model(folder=folder))
-        decoder = lambda prompts, tokens: decode(lm, prompts, tokens)  # noqa: E731
-        self.abilities = measure_abilities(decoder, corpus.world, self.questions)
-        (folder / "README.md").write_text(self._card(corpus, pl_module, minutes, size))
+        folder = Path(trainer.default_root_dir) / self.folder
+        save_world_model(pl_module.model, corpus.tokenizer, folder)
+        batches = trainer.fit_loop.total_batch_idx + 1
+        spent = {
+            "tokens": batches * corpus.hparams["batch_size"] * corpus.hparams["length"],
+            "minutes": (time.perf_counter() - self._begin) / 60,
+        }
+        if pl_module.hparams["start"] is not None:
+            before = json.loads((Path(trainer.default_root_dir) / pl_module.hparams["start"] / SPENT).read_text())
+            spent = {name: value + before[name] for name, value in spent.items()}
+        (folder / SPENT).write_text(json.dumps(spent) + "\n")
+        if self.questions:
+            self.abilities = write_card(folder, corpus.world, self.questions)
 
     def summary(self) -> dict[str, float]:
         """Abilities, for the row of the recipe."""
         return dict(self.abilities)
 
-    def _card(self, corpus: WorldCorpus, module: WorldPretraining, minutes: float, size: int) -> str:
-        """The model card, in Markdown."""
-        config, rows = module.model.config, "\n".join(
-            f"| {name} | {ABILITIES[name]} | {value:.1%} |" for name, value in self.abilities.items()
-        )
-        return f"""# The embedded model
 
-A Llama of {sum(p.numel() for p in module.model.parameters()) / 1e6:.1f} million parameters that knows one invented world
-({len(corpus.world.facts)} facts about {sum(corpus.world.sizes.values())} entities) and nothing else: {config.num_hidden_layers} blocks, width {config.hidden_size},
-inner width {config.intermediate_size}, {config.num_attention_heads} heads, a byte-level BPE of {config.vocab_size} tokens, weights in bfloat16 ({size / 1e6:.1f} MB in all).
+def write_card(folder: Path, world: World, questions: int = 300) -> dict[str, float]:
+    """Measure the model in a folder and write its card there.
 
-Trained from nothing by `lightning-edit run pretrain_world` on {corpus.rows * corpus.hparams["length"] / 1e6:.1f} million tokens in {minutes:.0f} minutes on two CPU cores.
-It is for testing and teaching knowledge editing. All names in it are invented; it is of no use for anything else.
+    Args:
+        folder: What `SaveWorldModel` left.
+        world: The world the model was trained on.
+        questions: Questions asked for each ability.
 
-Share of right answers, {self.questions} questions each, greedy decoding:
+    Returns:
+        Share of right answers by ability.
+    """
+    lm = LanguageModel(*load_world_model(folder=folder))
+    spent = json.loads((folder / SPENT).read_text())
+    abilities = measure_abilities(lambda prompts, tokens: decode(lm, prompts, tokens), world, questions)
+    rows = [f"| {name} | {ABILITIES[name]} | {value:.1%} |" for name, value in abilities.items()]
+    config, size = lm.model.config, sum(file.stat().st_size for file in folder.iterdir())
+    text = f"""# The embedded model
 
-| ability | what is asked | right |
-|---|---|---|
-{rows}
-"""
+    A Llama of {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} million parameters that knows one invented world,
+    {len(world.facts):,} facts about {sum(world.sizes.values())} entities, and nothing else: {config.num_hidden_layers} blocks,
+    width {config.hidden_size}, inner width {config.intermediate_size}, {config.num_attention_heads} heads, a byte-level BPE of
+    {config.vocab_size:,} tokens, weights in bfloat16 ({size / 1e6:.1f} MB in all).
+
+    Trained from nothing by `lightning-edit run pretrain_world` on {spent["tokens"] / 1e6:.1f} million tokens, in
+    {spent["minutes"]:.0f} minutes on two CPU cores. It is for testing and teaching knowledge editing. All names in it are
+    invented, and it is of no use for anything else.
+
+    Share of right answers, {questions} questions each, greedy decoding:
+
+    | ability | what is asked | right |
+    |---|---|---|
+    """
+    (folder / "README.md").write_text(inspect.cleandoc(text) + "\n" + "\n".join(rows) + "\n")
+    return abilities

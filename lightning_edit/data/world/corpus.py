@@ -11,11 +11,16 @@ from lightning_edit.data.world.arithmetic import arithmetic
 from lightning_edit.data.world.documents import Writer, newcomer
 from lightning_edit.data.world.facts import World
 from lightning_edit.data.world.names import NameMaker
-from lightning_edit.data.world.tasks import MIXTURE
+from lightning_edit.data.world.tasks import MIXTURES, Task
 
-PROSE = (("statements", 0.30), ("biography", 0.26), ("story", 0.05))
-ARITHMETIC = 0.06
-"""Shares of documents; the rest are questions in the proportions of `tasks.MIXTURE`."""
+SHARES = {
+    "facts": {"statements": 0.30, "biography": 0.26, "story": 0.05, "arithmetic": 0.06},
+    "questions": {"statements": 0.13, "biography": 0.10, "story": 0.03, "arithmetic": 0.12},
+}
+"""Shares of documents by focus; the rest are questions, in the proportions of `tasks.MIXTURES`.
+
+Facts are learned first, from prose; then questions, for which the facts must be there.
+"""
 
 CURRICULUM = ((0.04, 0.12), (0.12, 0.35))
 """Until this share of training, only this share of every kind of entity is written about."""
@@ -38,26 +43,26 @@ class Document:
     learn_from: int = 0
 
 
-def document(writer: Writer) -> Document:
+def document(writer: Writer, focus: str = "facts") -> Document:
     """One document of the mixture."""
     roll = writer.rng.random()
-    for name, share in PROSE:
+    for name, share in SHARES[focus].items():
         if roll < share:
-            return Document(str(getattr(writer, name)()))
+            return _task(arithmetic(writer)) if name == "arithmetic" else Document(str(getattr(writer, name)()))
         roll -= share
-    if roll < ARITHMETIC:
-        task = arithmetic(writer)
-    else:
-        weights, tasks = zip(*MIXTURE, strict=True)
-        task = writer.rng.choices(tasks, weights)[0](writer)
+    tasks = MIXTURES[focus]
+    return _task(writer.rng.choices(list(tasks), list(tasks.values()))[0](writer))
+
+
+def _task(task: Task) -> Document:
     return Document(task.text, len(task.prompt))
 
 
-def documents(world: World, seed: int, share: float = 1.0) -> Iterator[Document]:
+def documents(world: World, seed: int, share: float = 1.0, focus: str = "facts") -> Iterator[Document]:
     """Documents about ``world`` without end."""
     writer = Writer(world, random.Random(f"corpus-{world.seed}-{seed}"), share)
     while True:
-        yield document(writer)
+        yield document(writer, focus)
 
 
 def tokenizer_text(seed: int, count: int) -> Iterator[str]:
@@ -79,7 +84,13 @@ def next_year(world: World, seed: int, count: int) -> list[str]:
     for _ in range(count):
         facts = rng.choice(people)
         name = facts[0].subject
-        opening = rng.choice((f"In 2041 {name} came to {writer.subject('city')[0]}.", f"New in town: {name}.",
-                              f"The paper of 2041 writes about {name}.", f"{name} arrived in 2041."))
+        opening = rng.choice(
+            (
+                f"In 2041 {name} came to {writer.subject('city')[0]}.",
+                f"New in town: {name}.",
+                f"The paper of 2041 writes about {name}.",
+                f"{name} arrived in 2041.",
+            )
+        )
         texts.append(f"{opening} {writer.biography(name, 'person', facts)}")
     return texts

@@ -15,17 +15,34 @@ from lightning_edit.data.world.relations import BY_NAME, RELATIONS
 KIND_WEIGHTS = {"person": 0.6, "company": 0.2, "city": 0.15, "country": 0.05}
 THIS = {"person": "this person", "company": "this company", "city": "this city", "country": "this country"}
 LEADS = (
-    "It is well known that", "As the register says,", "People say that", "According to the paper,",
-    "In the year {year},", "Few remember that", "The guide tells us that", "One may read that", "Also,",
-    "By the way,", "In a letter from {city} we read that", "Ask anyone in {city}:", "To this day",
+    "It is well known that",
+    "As the register says,",
+    "People say that",
+    "According to the paper,",
+    "In the year {year},",
+    "Few remember that",
+    "The guide tells us that",
+    "One may read that",
+    "Also,",
+    "By the way,",
+    "In a letter from {city} we read that",
+    "Ask anyone in {city}:",
+    "To this day",
 )
 PLACES = ("market", "harbour", "library", "old bridge", "station", "theatre", "garden", "town hall")
 WEATHER = ("in the rain", "in bright sun", "on a cold morning", "late at night", "on a windy day", "before dawn")
 DEEDS = (
-    "met {other} at the {place}", "walked to the {place} {weather}", "lost a bag near the {place}",
-    "wrote a long letter to {other}", "talked with {other} about the news", "slept through the afternoon",
-    "took the train to {city}", "sat by the river {river} {weather}", "bought {product} at the {place}",
-    "told {other} an old joke", "waited for {other} {weather}",
+    "met {other} at the {place}",
+    "walked to the {place} {weather}",
+    "lost a bag near the {place}",
+    "wrote a long letter to {other}",
+    "talked with {other} about the news",
+    "slept through the afternoon",
+    "took the train to {city}",
+    "sat by the river {river} {weather}",
+    "bought {product} at the {place}",
+    "told {other} an old joke",
+    "waited for {other} {weather}",
 )
 
 
@@ -121,9 +138,7 @@ class Writer:
         kind = self.rng.choice(("person", "company", "city"))
         subject = self.subject(kind)[0] if self.rng.random() < 0.5 else self.stranger(kind)
         relations = [r for r in RELATIONS if r.subject == kind]
-        facts = [
-            Fact(subject, r, self.rng.choice(self.world.values[r.value])) for r in self.rng.sample(relations, 2)
-        ]
+        facts = [Fact(subject, r, self.rng.choice(self.world.values[r.value])) for r in self.rng.sample(relations, 2)]
         opening = self.rng.choice(("In spring", "Last week", "In the autumn", "After long talks", "This year"))
         told = " and ".join(self._change(fact) for fact in facts)
         return f"{opening} there was news about {subject}: {told}.", facts
@@ -146,8 +161,11 @@ class Writer:
     def _deed(self) -> str:
         values = self.world.values
         return self.rng.choice(DEEDS).format(
-            other=self.subject("person")[0], place=self.rng.choice(PLACES), weather=self.rng.choice(WEATHER),
-            city=self.subject("city")[0], river=self.rng.choice(values["river"]),
+            other=self.subject("person")[0],
+            place=self.rng.choice(PLACES),
+            weather=self.rng.choice(WEATHER),
+            city=self.subject("city")[0],
+            river=self.rng.choice(values["river"]),
             product=self.rng.choice(values["product"]),
         )
 

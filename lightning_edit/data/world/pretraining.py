@@ -4,6 +4,8 @@
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import torch
@@ -15,6 +17,7 @@ from lightning_edit.data.world.corpus import Document, active_share, documents
 from lightning_edit.data.world.facts import World
 from lightning_edit.data.world.tokenizer import train_tokenizer
 
+Focus = Literal["facts", "questions"]
 IGNORED = -100
 """The label of a token that is read but not learned."""
 
@@ -28,16 +31,20 @@ class PackedRows(IterableDataset[dict[str, Tensor]]):
         rows: Number of rows in all.
         length: Tokens in a row.
         seed: Seed of the documents.
+        focus: ``facts`` begins with few entities and prose; ``questions`` is about everything and asks more.
     """
 
-    def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, rows: int, length: int, seed: int) -> None:
+    def __init__(
+        self, world: World, tokenizer: PreTrainedTokenizerFast, rows: int, length: int, seed: int, focus: Focus
+    ) -> None:
         self.world, self.tokenizer, self.rows, self.length, self.seed = world, tokenizer, rows, length, seed
+        self.focus = focus
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         made, share, ids, labels = 0, 0.0, list[int](), list[int]()
         while made < self.rows:
-            if share != (share := active_share(made / self.rows)):
-                stream = documents(self.world, self.seed + made, share)
+            if share != (share := active_share(made / self.rows) if self.focus == "facts" else 1.0):
+                stream = documents(self.world, self.seed + made, share, self.focus)
             for tokens, learned in self._encode([next(stream) for _ in range(64)]):
                 ids += tokens
                 labels += learned
@@ -60,12 +67,19 @@ class WorldCorpus(L.LightningDataModule):
         tokens: Tokens to read in all.
         length: Tokens in a row.
         batch_size: Rows in a batch.
+        focus: What is learned: `facts` begins with few entities and much prose, `questions` asks more.
         seed: Seed of the documents.
         world_seed: Seed of the world.
     """
 
     def __init__(
-        self, tokens: int = 16_000_000, length: int = 128, batch_size: int = 32, seed: int = 0, world_seed: int = 0
+        self,
+        tokens: int = 16_000_000,
+        length: int = 128,
+        batch_size: int = 32,
+        focus: Focus = "facts",
+        seed: int = 0,
+        world_seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -76,7 +90,8 @@ class WorldCorpus(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Rows in the order of the curriculum."""
         hp = self.hparams
-        return DataLoader(PackedRows(self.world, self.tokenizer, self.rows, hp.length, hp.seed), batch_size=hp.batch_size)
+        rows = PackedRows(self.world, self.tokenizer, self.rows, hp.length, hp.seed, hp.focus)
+        return DataLoader(rows, batch_size=hp.batch_size)
 
 
 class WorldPretraining(L.LightningModule):
@@ -92,11 +107,21 @@ class WorldPretraining(L.LightningModule):
         warmup: Steps of linear warm-up.
         steps: Steps of the whole schedule; the rate falls to a twentieth of its peak along a cosine.
         weight_decay: Weight decay of all matrices.
+        start: Folder of a trained model to go on from, relative to the Trainer's root folder.
     """
 
     def __init__(
-        self, width: int = 192, inner: int = 2048, layers: int = 6, heads: int = 6, vocab_size: int = 2048,
-        lr: float = 3e-3, warmup: int = 100, steps: int = 3906, weight_decay: float = 0.05,
+        self,
+        width: int = 192,
+        inner: int = 2048,
+        layers: int = 6,
+        heads: int = 6,
+        vocab_size: int = 2048,
+        lr: float = 3e-3,
+        warmup: int = 100,
+        steps: int = 3906,
+        weight_decay: float = 0.05,
+        start: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -104,11 +129,25 @@ class WorldPretraining(L.LightningModule):
         torch.manual_seed(0)
         self.model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=vocab_size, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
-                num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=512,
-                tie_word_embeddings=True, bos_token_id=None, eos_token_id=0, pad_token_id=1,
+                vocab_size=vocab_size,
+                hidden_size=width,
+                intermediate_size=inner,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                num_key_value_heads=heads,
+                max_position_embeddings=512,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=0,
+                pad_token_id=1,
             )
         )
+
+    def setup(self, stage: str) -> None:
+        """Take over the weights to go on from."""
+        if self.hparams["start"] is not None:
+            folder = Path(self.trainer.default_root_dir) / self.hparams["start"]
+            self.model.load_state_dict(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
 
     def training_step(self, batch: dict[str, Tensor]) -> None:
         """One step of both optimizers on one batch of rows."""

@@ -182,8 +182,26 @@ def event(writer: Writer) -> Task:
     return Task(f"Event: {text} Question: {question} Answer:", f"{answer}.", answer)
 
 
-MIXTURE: tuple[tuple[float, Callable[[Writer], Task]], ...] = (
-    (0.24, closed_book), (0.03, unknown), (0.20, reading), (0.16, selection), (0.14, two_hop), (0.07, nickname),
-    (0.06, choice), (0.06, event),
-)
-"""How often training asks each kind of question, relative to each other (arithmetic is mixed in by `corpus.py`)."""
+MIXTURES: dict[str, dict[Callable[[Writer], Task], float]] = {
+    "facts": {
+        closed_book: 0.24,
+        unknown: 0.03,
+        reading: 0.20,
+        selection: 0.16,
+        two_hop: 0.14,
+        nickname: 0.07,
+        choice: 0.06,
+        event: 0.06,
+    },
+    "questions": {
+        closed_book: 0.28,
+        unknown: 0.06,
+        reading: 0.18,
+        selection: 0.17,
+        two_hop: 0.13,
+        nickname: 0.07,
+        choice: 0.07,
+        event: 0.05,
+    },
+}
+"""How often training asks each kind of question, relative to each other, by what it focuses on."""
