@@ -19,9 +19,6 @@ from lightning_edit.data.text import read_texts, token_rows
 from lightning_edit.errors import EditError, RequestError, StateError
 from lightning_edit.requests import EditRequest
 
-pytestmark = pytest.mark.filterwarnings("ignore:.isinstance.treespec:FutureWarning")  # lightning on torch 2.13
-
-
 def request(number: int, **changes: Any) -> EditRequest:
     subject = f"Person {number}"
     fields = {"id": f"r{number}", "prompt": f"{subject} lives in", "target": "Rome", "subject": subject}
@@ -199,7 +196,6 @@ def test_training_goes_on_in_the_same_order_after_any_step(
 def test_validation_text_is_there_when_asked_for(tokenizer: Any) -> None:
     stream = EditStream(val=["One.", "Two.", "Three."], tokenizer=tokenizer, max_length=16, batch_size=2, pack=False)
     stream.setup()
-    assert is_overridden("val_dataloader", stream)
     assert [len(batch["labels"]) for batch in stream.val_dataloader()] == [2, 1]
 
 
@@ -304,6 +300,20 @@ def test_a_generator_that_starts_anew_repeats_nothing() -> None:
     other = RequestSource(requests())
     other.load_state_dict(source.state_dict())
     assert ids(other.upcoming(9)) == ["r2", "r3"]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_same_object_goes_back_to_an_earlier_state(live: bool) -> None:
+    source = RequestSource(map(request, range(6)) if live else [request(number) for number in range(6)])
+    source.upcoming(3)
+    source.commit(1)
+    state = source.state_dict()
+    source.upcoming(5)
+    source.commit(4)
+    source.load_state_dict(state)
+    assert (source.cursor, ids(source.upcoming(9))) == (1, ["r1", "r2", "r3", "r4", "r5"])
+    source.commit(1)
+    assert ids(source.committed) == ["r0", "r1"]
 
 
 def test_requests_that_are_too_long_are_bad(tokenizer: Any) -> None:

@@ -5,6 +5,7 @@ what one process with an R times larger batch sees. Refuses to know texts and to
 """
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -53,9 +54,9 @@ class RowLoader:
         self._resume: tuple[int, int] | None = None
 
     @property
-    def sampler(self) -> "RowLoader":
+    def batch_sampler(self) -> SimpleNamespace:
         """Where Lightning looks for `set_epoch`."""
-        return self
+        return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next.

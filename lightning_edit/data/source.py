@@ -48,7 +48,7 @@ class RequestSource:
         limit: Requests with a longer text count as bad.
 
     Attributes:
-        cursor: Number of requests committed.
+        ends: Whether an empty source is at its end, as far as one can know; a queue never is.
     """
 
     def __init__(self, source: Any, on_bad: OnBad = "raise", limit: Limit | None = None) -> None:
@@ -57,6 +57,7 @@ class RequestSource:
         self._file = GrowingFile(Path(source), on_bad) if isinstance(source, str | Path) else None
         items = self._file.requests if self._file else source
         self.replayable = isinstance(items, Sequence) and not isinstance(items, deque)
+        self.ends = not (isinstance(items, deque) or hasattr(items, "get_nowait"))
         self._items = items
         self._requests = iter_requests(items, on_bad)
         self._waiting: deque[EditRequest] = deque()
@@ -131,14 +132,21 @@ class RequestSource:
                 f"the checkpoint read its requests from {kinds[state['replayable']]}, this run from "
                 f"{kinds[self.replayable]}; expected the same kind. Give the requests as before."
             )
-        if self.cursor:
-            raise StateError(f"{self.cursor} requests were committed already; expected a stream that has not begun")
+        self._rewind()
         if self.replayable:
             self._replay(state["cursor"], state["digest"])
             return
-        self._committed = [EditRequest.from_dict(item) for item in state["committed"]]
+        pulled = self._waiting
+        for item in state["committed"]:
+            self._pass(EditRequest.from_dict(item))
         self._waiting = deque(EditRequest.from_dict(item) for item in state["waiting"])
         self._before_restart = frozenset(request.id for request in (*self._committed, *self._waiting))
+        self._waiting.extend(request for request in pulled if request.id not in self._before_restart)
+
+    def _rewind(self) -> None:
+        """Put everything that was pulled back in front, where this object has been used before."""
+        self._waiting.extendleft(reversed(self._committed))
+        self._committed, self._digest = [], hashlib.sha256()
 
     def _replay(self, cursor: int, digest: str) -> None:
         """Pass over what was committed, and see that it is the same."""

@@ -1,0 +1,255 @@
+"""The edits of one training run: editor, requests, and how far they got, on however many processes.
+
+Rank zero edits, repairs and reads requests; the others get its weights. Refuses to know when an edit is due, and hooks,
+loggers and the rest of the Trainer (`ContinualEdit` does).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from lightning_edit.algebra.moments import KeyCovariance
+from lightning_edit.callbacks.commit import Commit, commit
+from lightning_edit.callbacks.edit_callback import find_callback
+from lightning_edit.callbacks.key_covariance_tracker import KeyCovarianceTracker
+from lightning_edit.callbacks.strategies import on_rank_zero, share_state, share_weights
+from lightning_edit.data.source import RequestSource
+from lightning_edit.editors.base import ClosedFormEditor
+from lightning_edit.editors.report import EditReport
+from lightning_edit.errors import StateError
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.weights import base_layer
+from lightning_edit.requests import EditRequest
+
+VERSION = 1
+
+
+class EditSession:
+    """Editor and stream, seen from all ranks at once; every rank calls every method in the same order.
+
+    Args:
+        editor: The editor, or None for a control run: requests pass by, and nothing changes.
+        skip_bad: Leave out requests that the editor cannot take.
+
+    Attributes:
+        count: Requests handed over so far.
+        seconds: Time the editor took for them.
+        rejected: Ids of those that were left out.
+        layers: Layers that are edited.
+        source: The requests, on rank zero.
+    """
+
+    def __init__(self, editor: ClosedFormEditor | None, skip_bad: bool = False) -> None:
+        self.editor = editor
+        self.skip_bad = skip_bad
+        self.count = 0
+        self.seconds = 0.0
+        self.rejected: list[str] = []
+        self.layers: list[int] = []
+        self.source: RequestSource | None = None
+        self._lm: LanguageModel | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._moments: Mapping[int, KeyCovariance] = {}
+        self._said: set[str] = set()
+
+    # -- beginning and end --------------------------------------------------------------------------------------------
+
+    def begin(self, lm: LanguageModel, source: RequestSource | None) -> None:
+        """Take up the model and the requests.
+
+        Args:
+            lm: The language model.
+            source: The requests, on rank zero.
+        """
+        self._lm, self.source = lm, source
+        self._said = set()
+        if self.editor is not None:
+            self.editor._estate.attach(lm)
+            self.layers = self.editor.layers
+
+    def restore(self, trainer: "pl.Trainer") -> None:
+        """Go on where a checkpoint stopped, if there is one; only rank zero edits and reads requests.
+
+        Args:
+            trainer: The Trainer.
+        """
+        state, self._loaded = self._loaded, None
+        if state is None:
+            return
+        self.count, self.seconds, self.rejected = state["count"], state["seconds"], list(state["rejected"])
+        if self.source is not None and state["source"] is not None:
+            self.source.load_state_dict(state["source"])
+        if self.editor is not None and trainer.is_global_zero:
+            self.editor.load_state_dict(state["editor"])
+            self._restore_moments(state["moments"])
+
+    def finish(self, trainer: "pl.Trainer") -> None:
+        """Give every rank the ledger, so that edits can be undone after training wherever one is.
+
+        Args:
+            trainer: The Trainer.
+        """
+        if self.editor is not None and self.count:
+            share_state(trainer, self.editor)
+
+    def release(self) -> None:
+        """Let go of the model."""
+        self._lm = None
+
+    # -- statistics ---------------------------------------------------------------------------------------------------
+
+    def is_prepared(self, trainer: "pl.Trainer") -> bool:
+        """Whether the editor has its statistics.
+
+        Args:
+            trainer: The Trainer.
+        """
+        editor = self.editor
+        return editor is None or on_rank_zero(trainer, lambda: editor.prepared)
+
+    def prepare(self, trainer: "pl.Trainer", statistics: Any) -> None:
+        """Give the editor its statistics.
+
+        Args:
+            trainer: The Trainer.
+            statistics: A file, or moments by layer; what rank zero has counts.
+        """
+        editor = self.editor
+        if editor is not None:
+            on_rank_zero(trainer, lambda: editor.prepare(self._model(), statistics=statistics))
+            self._moments = statistics if isinstance(statistics, Mapping) else {}
+
+    def ask_tracker(self, trainer: "pl.Trainer") -> bool:
+        """Take the tracker's statistics, if it has seen enough; whether the editor has what it needs.
+
+        Args:
+            trainer: The Trainer.
+        """
+        if self.is_prepared(trainer):
+            return True
+        tracker = find_callback(trainer, KeyCovarianceTracker)
+        if tracker is None or not on_rank_zero(trainer, tracker.is_ready):
+            self._say_once("Edits wait: the KeyCovarianceTracker has not seen enough tokens yet.")
+            return False
+        self.prepare(trainer, tracker.freeze())
+        return True
+
+    # -- edits --------------------------------------------------------------------------------------------------------
+
+    def upcoming(self, trainer: "pl.Trainer", wanted: int) -> list[EditRequest]:
+        """The next requests, the same on every rank.
+
+        Args:
+            trainer: The Trainer.
+            wanted: How many at most.
+        """
+
+        def ask() -> list[EditRequest]:
+            source = self._source()
+            requests = source.upcoming(wanted)
+            if not requests and source.ends:
+                self._say_once(f"No edit requests are left after {self.count}. Training and repairs go on.")
+            return requests
+
+        return on_rank_zero(trainer, ask)
+
+    def apply(self, trainer: "pl.Trainer", requests: Sequence[EditRequest]) -> EditReport:
+        """Edit the model and move the cursor.
+
+        Args:
+            trainer: The Trainer.
+            requests: The upcoming requests.
+        """
+
+        def act() -> Commit:
+            return commit(self.editor, self._model(), requests, self._source(), self.skip_bad)
+
+        done = on_rank_zero(trainer, act)
+        share_weights(trainer, self._weights())
+        self.count += done.count
+        self.seconds += done.report.seconds.get("total", 0.0)
+        self.rejected += done.rejected
+        self._moments = {}  # what was made from them is in the ledgers now, and so in the editor's state
+        return done.report
+
+    def repair(self, trainer: "pl.Trainer", refresh: bool = False) -> EditReport | None:
+        """Bring the edits back; None where there are none.
+
+        Args:
+            trainer: The Trainer.
+            refresh: Also read keys again and renew targets that no longer hold.
+        """
+        editor = self.editor
+        if editor is None or not self.count or self._lm is None:
+            return None
+        report = on_rank_zero(trainer, lambda: editor.repair(self._model(), refresh=refresh))
+        share_weights(trainer, self._weights())
+        return report
+
+    def active_requests(self) -> list[EditRequest]:
+        """What the model should answer now, in order, on rank zero; in a control run what it would have to."""
+        if self.editor is not None:
+            return self.editor.requests
+        return list({request.conflict_key: request for request in self.handed_over()}.values())
+
+    def handed_over(self) -> list[EditRequest]:
+        """Every request so far, in order, on rank zero; also those that were replaced since."""
+        return self.source.committed if self.source else []
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers; rank zero's is the one that counts."""
+        if self._loaded is not None:
+            return self._loaded
+        return {
+            "version": VERSION,
+            "count": self.count,
+            "seconds": self.seconds,
+            "rejected": list(self.rejected),
+            "editor": None if self.editor is None else self.editor.state_dict(),
+            "source": None if self.source is None else self.source.state_dict(),
+            "moments": {layer: moment.state_dict() for layer, moment in self._moments.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Keep a saved state until the model and the requests are there.
+
+        Args:
+            state: What `state_dict` gave.
+        """
+        if state.get("version") != VERSION:
+            raise StateError(
+                f"the checkpoint's edits have version {state.get('version')!r}; expected {VERSION}. Use the release of "
+                "lightning_edit that wrote it."
+            )
+        if (state["editor"] is None) != (self.editor is None):
+            raise StateError("a control run and a run with edits cannot resume each other; give the editor as before.")
+        self._loaded = state
+
+    def _restore_moments(self, states: Mapping[int, Any]) -> None:
+        """Statistics that were collected from the training data and have not been used yet."""
+        if self.editor is None or not states:
+            return
+        self._moments = {layer: KeyCovariance(state["size"]) for layer, state in states.items()}
+        for layer, moment in self._moments.items():
+            moment.load_state_dict(states[layer])
+        self.editor.prepare(self._model(), statistics=self._moments)
+
+    def _source(self) -> RequestSource:
+        assert self.source is not None  # rank zero has it from `begin` on
+        return self.source
+
+    def _model(self) -> LanguageModel:
+        assert self._lm is not None  # from `begin` to `release`
+        return self._lm
+
+    def _weights(self) -> list[Any]:
+        return [base_layer(self._model().projection(layer)).weight for layer in self.layers]
+
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            rank_zero_info(message)

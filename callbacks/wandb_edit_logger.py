@@ -1,0 +1,98 @@
+"""`WandbEditLogger`: what W&B can show beyond scalars.
+
+The only file that knows W&B, and only through Lightning's `WandbLogger`; beside any other logger it does nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import WandbLogger
+
+from lightning_edit.callbacks.continual_edit import ContinualEdit
+from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
+from lightning_edit.callbacks.strategies import on_rank_zero
+from lightning_edit.evaluation import AnswerOptions, say
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.requests import EditRequest
+
+COLUMNS = ["id", "prompt", "target", "before", "after", "active"]
+
+
+class WandbEditLogger(EditCallback):
+    """Plots edits against their number, and writes a table of requests with the answers before and after.
+
+    All `edit/...` metrics get `edit/count` as x axis. The table `edit_requests` holds, for the first `max_rows`
+    requests, what the model said to the prompt just before the edit and what it says when training has ended.
+
+    Args:
+        max_rows: Rows of the table; 0 for no table.
+        max_new_tokens: Longest answer.
+        batch_size: Prompts in one forward.
+    """
+
+    def __init__(self, max_rows: int = 200, max_new_tokens: int = 24, batch_size: int = 64) -> None:
+        self.max_rows = max_rows
+        self.options = AnswerOptions(max_new_tokens, batch_size=batch_size)
+        self._before: dict[str, str] = {}  # request id to answer
+
+    def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Give edits an axis of their own."""
+        for logger in _wandb_loggers(trainer):
+            logger.experiment.define_metric("edit/count")
+            logger.experiment.define_metric("edit/*", step_metric="edit/count")
+
+    def on_before_edit(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]
+    ) -> None:
+        """Ask what the model says now."""
+        fresh = [request for request in requests if request.id not in self._before]
+        asked = fresh[: max(self.max_rows - len(self._before), 0)]
+        if asked and _has_wandb(trainer):
+            self._before |= self._answers(trainer, pl_module, asked)
+
+    def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Write the table, after the last repair."""
+        editing = find_callback(trainer, ContinualEdit)
+        if editing is None or not self._before or not _has_wandb(trainer):
+            return
+        editing.repair_for(trainer, "end")
+        handed_over = on_rank_zero(trainer, editing.session.handed_over)
+        rows = [request for request in handed_over if request.id in self._before]
+        after = self._answers(trainer, pl_module, rows)
+        active = {request.id for request in on_rank_zero(trainer, editing.session.active_requests)}
+        data = [[row.id, row.prompt, row.target, self._before[row.id], after[row.id], row.id in active] for row in rows]
+        for logger in _wandb_loggers(trainer):
+            logger.log_table("edit_requests", columns=COLUMNS, data=data)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The answers before the edits."""
+        return {"before": dict(self._before)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a saved state.
+
+        Args:
+            state_dict: What `state_dict` gave.
+        """
+        self._before = dict(state_dict["before"])
+
+    def _answers(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]
+    ) -> dict[str, str]:
+        """What the model says to each request's prompt, by id."""
+        editing = find_callback(trainer, ContinualEdit)
+        assert editing is not None  # it has announced these requests
+        lm: LanguageModel = editing.find_language_model(trainer, pl_module)
+        said = on_rank_zero(trainer, lambda: say(lm, [request.prompt for request in requests], self.options))
+        return {request.id: said[request.prompt] for request in requests}
+
+
+def _wandb_loggers(trainer: "pl.Trainer") -> list[WandbLogger]:
+    """The loggers to write to, on the rank that writes."""
+    return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger) and trainer.is_global_zero]
+
+
+def _has_wandb(trainer: "pl.Trainer") -> bool:
+    """Whether there is such a logger; on every rank."""
+    return any(isinstance(logger, WandbLogger) for logger in trainer.loggers)
