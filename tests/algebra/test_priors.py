@@ -13,6 +13,7 @@ from lightning_edit.algebra import (
     RidgePrior,
     prior_from_state,
 )
+from lightning_edit.algebra.triangles import cholesky
 from lightning_edit.errors import StateError, StatisticsError
 from tests import reference
 from tests.algebra.toys import KINDS, dense, make_prior, make_toy, null_basis
@@ -73,6 +74,15 @@ def test_a_moment_without_full_rank_is_refused_with_its_rank(rank):
     with pytest.raises(StatisticsError, match=rf"rank {rank} of 60: {60 - rank} dead directions.*RidgePrior"):
         CovariancePrior(moment, 15.0)
     assert RidgePrior(moment, 15.0, 1e-3).rank == 60
+
+
+@pytest.mark.parametrize("luck", [2e-15, 8e-15])
+def test_a_factorisation_that_succeeds_by_rounding_luck_is_not_believed(luck):
+    moment = low_rank_moment(59)
+    moment = moment + luck * torch.diag(moment.diagonal())
+    assert cholesky(15.0 * moment) is not None
+    with pytest.raises(StatisticsError, match="rank 59 of 60: 1 dead directions"):
+        CovariancePrior(moment, 15.0)
 
 
 def test_enough_tokens_are_accepted():
