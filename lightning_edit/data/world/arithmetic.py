@@ -1,6 +1,6 @@
 """Sums and differences below one hundred, digit by digit, as small stories.
 
-The steps are written out, so the model can learn a procedure instead of a table. This file knows numbers and names only.
+The steps are written out, so the model can learn a procedure instead of a table. This file knows numbers and names.
 """
 
 from lightning_edit.data.world.documents import Writer

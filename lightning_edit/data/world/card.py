@@ -66,11 +66,11 @@ class SaveWorldModel(Callback):
         save_world_model(pl_module.model, corpus.tokenizer, folder)
         batches = trainer.fit_loop.total_batch_idx + 1
         spent = {
-            "tokens": batches * corpus.hparams["batch_size"] * corpus.hparams["length"],
+            "tokens": batches * corpus.batch_size * corpus.length,
             "minutes": (time.perf_counter() - self._begin) / 60,
         }
-        if pl_module.hparams["start"] is not None:
-            before = json.loads((Path(trainer.default_root_dir) / pl_module.hparams["start"] / SPENT).read_text())
+        if pl_module.start is not None:
+            before = json.loads((Path(trainer.default_root_dir) / pl_module.start / SPENT).read_text())
             spent = {name: value + before[name] for name, value in spent.items()}
         (folder / SPENT).write_text(json.dumps(spent) + "\n")
         if self.questions:
@@ -97,16 +97,17 @@ def write_card(folder: Path, world: World, questions: int = 300) -> dict[str, fl
     abilities = measure_abilities(lambda prompts, tokens: decode(lm, prompts, tokens), world, questions)
     rows = [f"| {name} | {ABILITIES[name]} | {value:.1%} |" for name, value in abilities.items()]
     config, size = lm.model.config, sum(file.stat().st_size for file in folder.iterdir())
+    parameters = sum(parameter.numel() for parameter in lm.model.parameters())
     text = f"""# The embedded model
 
-    A Llama of {sum(p.numel() for p in lm.model.parameters()) / 1e6:.1f} million parameters that knows one invented world,
-    {len(world.facts):,} facts about {sum(world.sizes.values())} entities, and nothing else: {config.num_hidden_layers} blocks,
-    width {config.hidden_size}, inner width {config.intermediate_size}, {config.num_attention_heads} heads, a byte-level BPE of
-    {config.vocab_size:,} tokens, weights in bfloat16 ({size / 1e6:.1f} MB in all).
+    A Llama of {parameters / 1e6:.1f} million parameters that knows one invented world ({len(world.facts):,} facts about
+    {sum(world.sizes.values())} entities) and nothing else: {config.num_hidden_layers} blocks, width
+    {config.hidden_size}, inner width {config.intermediate_size}, {config.num_attention_heads} heads, a byte-level BPE
+    of {config.vocab_size:,} tokens, weights in bfloat16 ({size / 1e6:.1f} MB in all).
 
     Trained from nothing by `lightning-edit run pretrain_world` on {spent["tokens"] / 1e6:.1f} million tokens, in
-    {spent["minutes"]:.0f} minutes on two CPU cores. It is for testing and teaching knowledge editing. All names in it are
-    invented, and it is of no use for anything else.
+    {spent["minutes"]:.0f} minutes on two CPU cores. It is for testing and teaching knowledge editing. All names
+    in it are invented, and it is of no use for anything else.
 
     Share of right answers, {questions} questions each, greedy decoding:
 

@@ -7,9 +7,36 @@ only. This file knows syllables; it does not know who or what a name is for.
 import random
 from collections.abc import Iterator
 
-ONSETS = "b br d dr f fl g gr h j k kl l m n p pr r s sk st t tr v w z".split()
-VOWELS = "a e i o u".split()
-CODAS = "l m n r s th x".split()
+ONSETS = [
+    "b",
+    "br",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "r",
+    "s",
+    "sk",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "z",
+]
+VOWELS = ["a", "e", "i", "o", "u"]
+CODAS = ["l", "m", "n", "r", "s", "th", "x"]
 
 FLAVOURS: dict[str, tuple[tuple[int, int], tuple[str, ...]]] = {
     # kind: (syllables from..to, endings)

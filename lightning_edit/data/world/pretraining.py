@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import lightning as L
 import torch
@@ -83,15 +83,15 @@ class WorldCorpus(L.LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.length, self.batch_size, self.focus, self.seed = length, batch_size, focus, seed
         self.world = World(world_seed)
         self.tokenizer = train_tokenizer()
         self.rows = tokens // length
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Rows in the order of the curriculum."""
-        hp = self.hparams
-        rows = PackedRows(self.world, self.tokenizer, self.rows, hp.length, hp.seed, hp.focus)
-        return DataLoader(rows, batch_size=hp.batch_size)
+        rows = PackedRows(self.world, self.tokenizer, self.rows, self.length, self.seed, self.focus)
+        return DataLoader(rows, batch_size=self.batch_size)
 
 
 class WorldPretraining(L.LightningModule):
@@ -125,6 +125,7 @@ class WorldPretraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.lr, self.weight_decay, self.warmup, self.steps, self.start = lr, weight_decay, warmup, steps, start
         self.automatic_optimization = False  # two optimizers
         torch.manual_seed(0)
         self.model = LlamaForCausalLM(
@@ -145,14 +146,14 @@ class WorldPretraining(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take over the weights to go on from."""
-        if self.hparams["start"] is not None:
-            folder = Path(self.trainer.default_root_dir) / self.hparams["start"]
+        if self.start is not None:
+            folder = Path(self.trainer.default_root_dir) / self.start
             self.model.load_state_dict(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
 
     def training_step(self, batch: dict[str, Tensor]) -> None:
         """One step of both optimizers on one batch of rows."""
         loss = self.model(**batch).loss
-        optimizers, schedules = self.optimizers(), self.lr_schedulers()
+        optimizers, schedules = cast(list[Any], self.optimizers()), cast(list[Any], self.lr_schedulers())
         self.manual_backward(loss)
         torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
@@ -163,17 +164,15 @@ class WorldPretraining(L.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
         """Muon for the matrices of the blocks, AdamW for embeddings and norms; warm-up, then a cosine for both."""
-        hp = self.hparams
         hidden = [p for name, p in self.named_parameters() if p.ndim == 2 and "embed" not in name]
         rest = [p for name, p in self.named_parameters() if p.ndim != 2 or "embed" in name]
         optimizers = [
-            torch.optim.Muon(hidden, lr=hp.lr, weight_decay=hp.weight_decay, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest, lr=hp.lr, weight_decay=0.0, betas=(0.9, 0.98)),
+            torch.optim.Muon(hidden, lr=self.lr, weight_decay=self.weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=self.lr, weight_decay=0.0, betas=(0.9, 0.98)),
         ]
         return optimizers, [self._schedule(optimizer) for optimizer in optimizers]
 
     def _schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        hp = self.hparams
-        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.02, 1.0, hp.warmup)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, hp.steps - hp.warmup), hp.lr / 20)
-        return torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [hp.warmup])
+        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.02, 1.0, self.warmup)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, self.steps - self.warmup), self.lr / 20)
+        return torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, cosine], [self.warmup])

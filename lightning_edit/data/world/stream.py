@@ -3,7 +3,7 @@
 from itertools import islice
 
 from lightning_edit.data.stream import EditStream
-from lightning_edit.data.world.corpus import documents, next_year
+from lightning_edit.data.world import corpus
 from lightning_edit.data.world.edits import world_requests
 from lightning_edit.data.world.facts import World
 
@@ -26,10 +26,10 @@ class WorldStream(EditStream):
         self, edits: int = 400, documents: int = 4000, seed: int = 0, max_length: int = 128, batch_size: int = 8
     ) -> None:
         world = World()
-        known = islice(documents(world, seed=1_000 + seed), 1_200)
+        known = islice(corpus.documents(world, seed=1_000 + seed), 1_200)
         super().__init__(
             requests=world_requests(world, edits, seed),
-            train=next_year(world, seed, documents),
+            train=corpus.next_year(world, seed, documents),
             corpus=[document.text for document in known],
             max_length=max_length,
             batch_size=batch_size,
