@@ -164,6 +164,21 @@ def test_flush_stops_where_rounding_does_and_leaves_the_parameter_there():
     assert float((solution - solution.bfloat16().double()).norm()) == pytest.approx(flushed.pending[-1], rel=1e-6)
 
 
+def test_flush_takes_back_a_step_that_did_not_help():
+    solution, previous, base = three()
+    written = []
+
+    def write(weight):
+        written.append(weight if len(written) != 2 else weight + 5)  # the third write goes wrong
+        return written[-1]
+
+    flushed = flush(solution, previous, base, TopKRelativeChange(0.2), write)
+    assert len(written) == 4
+    assert torch.equal(written[-1], written[1])
+    assert torch.equal(flushed.weight, written[1])
+    assert len(flushed.pending) == 3
+
+
 def test_flush_of_nothing_pending_writes_nothing():
     solution, _, base = three()
 
