@@ -29,12 +29,14 @@ class SiteBackup:
         ledger: The ledger.
         deployed: What was deployed last.
         pending: What the last deployment still owed.
+        ignored: Drift that is ignored.
     """
 
     weight: Tensor
     ledger: Snapshot
     deployed: Tensor
     pending: float
+    ignored: Tensor | None
 
 
 class EditedSite:
@@ -55,7 +57,7 @@ class EditedSite:
         self.restriction = restriction
         self.mode = mode
         self.pending = 0.0  # Frobenius norm of deployed minus exact weight, ignored drift aside
-        self._carry: Tensor | None = None  # drift that this operation must not notice (d, n)
+        self.ignored: Tensor | None = None  # all drift so far that must not be noticed (d, n), float64
 
     @classmethod
     def fresh(
@@ -84,7 +86,6 @@ class EditedSite:
         Returns:
             The drift's Frobenius norm, and whether the weight has to be deployed again because of it.
         """
-        self._carry = None
         now = read_weight(projection)
         if torch.equal(now, self.deployed):
             return 0.0, False
@@ -95,7 +96,8 @@ class EditedSite:
                 "Training has diverged: go back to an earlier checkpoint."
             )
         if policy == "ignore":
-            self._carry = now.double() - self.ledger.solution()
+            self.ignored = drift if self.ignored is None else self.ignored + drift
+            self.deployed = now.clone(memory_format=torch.contiguous_format)
         elif policy == "adopt":
             self.ledger.adopt(drift)
         return float(drift.norm()), policy != "ignore"
@@ -150,7 +152,8 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        return SiteBackup(read_weight(projection).clone(), self.ledger.snapshot(), self.deployed, self.pending)
+        weight = read_weight(projection).clone()
+        return SiteBackup(weight, self.ledger.snapshot(), self.deployed, self.pending, self.ignored)
 
     def restore(self, projection: nn.Module, backup: SiteBackup) -> None:
         """Go back, bit for bit.
@@ -161,13 +164,13 @@ class EditedSite:
         """
         write_weight(projection, backup.weight)
         self.ledger.restore(backup.ledger)
-        self.deployed, self.pending, self._carry = backup.deployed, backup.pending, None
+        self.deployed, self.pending, self.ignored = backup.deployed, backup.pending, backup.ignored
 
     def _seen(self, projection: nn.Module) -> Tensor:
         """The weight in the model in float64, without the drift that is ignored."""
         now = read_weight(projection).double()
-        return now if self._carry is None else now - self._carry
+        return now if self.ignored is None else now - self.ignored
 
     def _on_top(self, weight: Tensor) -> Tensor:
         """A weight with the drift that is ignored."""
-        return weight if self._carry is None else weight + self._carry
+        return weight if self.ignored is None else weight + self.ignored

@@ -140,6 +140,7 @@ class Estate:
                 "ledger": site.ledger.state_dict(include_prior=self.statistics is None),
                 "deployed": site.deployed,
                 "pending": site.pending,
+                "ignored": site.ignored,
             }
             for site in self.sites
         }
@@ -188,6 +189,7 @@ class Estate:
         deployed = state["deployed"].to(device, copy=True)
         site = EditedSite(layer, ledger, deployed, declared.restriction, declared.deployment)
         site.pending = state["pending"]
+        site.ignored = None if state["ignored"] is None else state["ignored"].to(device, copy=True)
         return site
 
     def _prior(self, lm: LanguageModel, layer: int) -> Prior:

@@ -7,7 +7,7 @@ table and the rule that picks a row; it knows no editor.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_edit.errors import EditError
+from lightning_edit.errors import EditError, SiteError
 from lightning_edit.model.language_model import LanguageModel
 
 
@@ -95,7 +95,7 @@ def choose_layers(lm: LanguageModel, wanted: Sequence[int] | None, preset: Prese
     if not layers or len(layers) != len(list(wanted)):
         raise EditError(f"layers={list(wanted)}; expected one or more different layers.")
     if len(layers) > 1 and any(lm.site(layer).norm_after for layer in layers):
-        raise EditError(
+        raise SiteError(
             f"layers={list(layers)}: in this model a norm follows the FFN, so a residual cannot be spread over layers; "
             "expected one layer. Pass layers=[one of them]."
         )

@@ -88,7 +88,7 @@ class Reader:
             layer: The layer.
         """
         weights = [self.bare_weight if self.contexts else 1.0]
-        weights += [(1 - self.bare_weight) / len(self.contexts)] * len(self.contexts)
+        weights += [(1 - self.bare_weight) / len(self.contexts) for _ in self.contexts]
         used = [(context, weight) for context, weight in zip(("", *self.contexts), weights, strict=True) if weight]
         texts = [context + request.prompt for request in requests for context, _ in used]
         spans = [_shift(span_of(request), len(context)) for request in requests for context, _ in used]
