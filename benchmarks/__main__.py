@@ -1,0 +1,53 @@
+"""Run the benchmarks, print the table and write it: `python -m benchmarks [NAME ...] [--output DIR] [--tiny]`.
+
+Measure on a machine that does nothing else. `--tiny` shows in seconds that everything runs; its ratios mean nothing.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks import covariance, ledger, report, targets, training
+from benchmarks.setting import FULL, TINY
+from benchmarks.timing import Row
+
+BENCHMARKS = {
+    "targets": targets.measure,
+    "covariance": covariance.measure,
+    "ledger": ledger.measure,
+    "training": training.measure,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Measure what was asked for.
+
+    Args:
+        arguments: The command line; that of the process where None.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run: {', '.join(BENCHMARKS)}; all if none")
+    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder of results.json and .md")
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes: does everything run?")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.names) - set(BENCHMARKS):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; expected one of {', '.join(BENCHMARKS)}")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    torch.set_num_threads(options.threads)
+    rows: list[Row] = []
+    for name in options.names or BENCHMARKS:
+        found = BENCHMARKS[name](TINY if options.tiny else FULL)
+        report.show(found)
+        rows += found
+    switches = [*options.names, f"--threads={options.threads}", *(["--tiny"] if options.tiny else [])]
+    paths = report.write(rows, options.output, " ".join(["python -m benchmarks", *switches]))
+    print("written:", *paths)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

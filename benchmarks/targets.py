@@ -1,0 +1,109 @@
+"""Batched targets against one request at a time.
+
+The plain way is what published scripts do: for every request and every iteration, a forward of the whole model over all
+of the request's texts, logits of the whole vocabulary at every token, and the gradient of one offset. Ours caches what
+the offset cannot change (blocks below, tokens before the subject's last one), asks the head only where a prediction is
+scored, and optimises many requests in one graph. A second row has our own code with `batch_size=1`: what is left is
+what caching alone gives.
+
+All ways make the same passes: with random weights no target is reached, so nothing stops early.
+
+Run it alone: `python -m benchmarks targets`
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.setting import Sizes, make_module
+from benchmarks.timing import Row, compare, stopwatch
+from lightning_edit.data.world import World, world_requests
+from lightning_edit.editors.contexts import DEFAULT_CONTEXTS
+from lightning_edit.editors.reading import Reader
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.targets import Column, TargetOptions, optimize_targets
+
+
+def measure(sizes: Sizes) -> list[Row]:
+    """Compare the plain way with `optimize_targets`.
+
+    Args:
+        sizes: How many columns and passes.
+    """
+    lm = make_module(sizes).language_model
+    layer, steps = sizes.target_layer, sizes.target_steps
+    reader = Reader(lm, DEFAULT_CONTEXTS, 0.5, layer)
+    columns = [reader.column(request.id, [request]) for request in world_requests(World(), sizes.columns)]
+    together = TargetOptions(steps=steps, batch_size=sizes.columns)
+    alone = TargetOptions(steps=steps, batch_size=1)
+    _check(lm, columns[:2], layer, together)
+    return compare(
+        "targets",
+        {
+            "one by one, whole model": stopwatch(lambda: plain(lm, columns, layer, together)),
+            "one by one, cached": stopwatch(lambda: optimize_targets(lm, columns, layer, alone)),
+            f"{sizes.columns} at once, cached": stopwatch(lambda: optimize_targets(lm, columns, layer, together)),
+        },
+        sizes.target_rounds,
+    )
+
+
+def plain(lm: LanguageModel, columns: Sequence[Column], layer: int, options: TargetOptions) -> Tensor:
+    """The last loss of every column (m,), found the plain way.
+
+    Args:
+        lm: The language model.
+        columns: What should be said.
+        layer: The block that takes the offset.
+        options: How to optimise.
+    """
+    with lm.borrow(), torch.enable_grad():
+        return torch.tensor([_plain_column(lm, column, layer, options) for column in columns])
+
+
+def _plain_column(lm: LanguageModel, column: Column, layer: int, options: TargetOptions) -> float:
+    """MEMIT's loop (arXiv 2210.07229, section 4.2) for one request; its last text is the one for the KL term."""
+    assert column.kl_prompt is not None
+    texts = [f"{prompt.text} {prompt.target}" for prompt in column.prompts] + [column.kl_prompt[0]]
+    encoded = lm.encode(texts)
+    each = torch.arange(len(texts))
+    lookup = torch.tensor(lm.subject_positions(texts, [p.span for p in column.prompts] + [column.kl_prompt[1]]))
+    scored = torch.zeros(encoded.input_ids.shape, dtype=torch.bool)  # (r, t): where the next token is the target's
+    for i, prompt in enumerate(column.prompts):
+        for j, (_, end) in enumerate(encoded.offsets[i]):
+            scored[i, j - 1] |= end > len(prompt.text)
+    following = encoded.input_ids.roll(-1, 1)
+    offset = torch.zeros(lm.site(layer).width, requires_grad=True)
+    seen: dict[str, Tensor] = {}
+
+    def add(module: object, args: object, output: Tensor) -> Tensor:
+        seen.setdefault("start", output[0, lookup[0]].detach())
+        return output.index_put((each, lookup), output[each, lookup] + offset)
+
+    optimizer, value = torch.optim.Adam([offset], lr=options.lr), 0.0
+    handle = lm.block(layer).register_forward_hook(add)
+    for step in range(1, options.steps + 1):
+        logits = lm.model(input_ids=encoded.input_ids, attention_mask=encoded.attention_mask, use_cache=False).logits
+        log_p = logits.log_softmax(-1)  # (r, t, vocabulary)
+        right = log_p.gather(2, following[..., None])[..., 0] * scored
+        now = log_p[-1, lookup[-1]]
+        before = seen.setdefault("before", now.detach())
+        loss = -(right[:-1].sum(1) / scored[:-1].sum(1)).mean() + options.kl * (now.exp() * (now - before)).sum()
+        loss = loss + options.weight_decay * offset.norm() / seen["start"].norm() ** 2
+        value = loss.item()
+        if value < options.stop_loss or step == options.steps:
+            break
+        (offset.grad,) = torch.autograd.grad(loss, [offset])
+        optimizer.step()
+        with torch.no_grad():
+            offset *= (options.clamp * seen["start"].norm() / offset.norm()).clamp(max=1)
+    handle.remove()
+    return value
+
+
+def _check(lm: LanguageModel, columns: Sequence[Column], layer: int, options: TargetOptions) -> None:
+    """All ways end at the same loss, with the same number of passes."""
+    ours = optimize_targets(lm, columns, layer, options)
+    torch.testing.assert_close(ours.loss, plain(lm, columns, layer, options), rtol=0, atol=1e-3)
+    assert (ours.steps == options.steps).all(), "a column stopped early: the ways no longer do the same work"

@@ -1,0 +1,58 @@
+"""The benchmarks run at a tiny size, and their table says what it should."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import timing
+from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.report import HEADER, cells
+
+ROWS = {"targets": 2, "covariance": 2, "ledger": 2, "training": 4}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmark_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = main([name, "--tiny", "--threads", "1", "--output", str(tmp_path)])
+    assert len(rows) == ROWS[name]
+    for row in rows:
+        assert row.benchmark == name
+        assert 0 < row.low <= row.ratio <= row.high
+        assert min(row.seconds, row.against_seconds) > 0
+        assert len(cells(row)) == len(HEADER)
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["command"] == f"python -m benchmarks {name} --threads=1 --tiny"
+    assert [row["way"] for row in written["rows"]] == [row.way for row in rows]
+    table = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(rows)
+    assert {line.count("|") for line in table} == {len(HEADER) + 1}
+    assert rows[0].against.split()[0] in capsys.readouterr().out
+
+
+def test_aims_are_those_of_training(tmp_path: Path) -> None:
+    rows = main(["training", "--tiny", "--threads", "1", "--output", str(tmp_path)])
+    assert [row.aim for row in rows] == [1.01, 1.03, 1.03, None]
+    assert all(row.overhead for row in rows)
+    assert cells(rows[0])[-1] == "under +1.0 %"
+
+
+def test_ways_take_turns_and_ratios_are_taken_within_a_round() -> None:
+    order: list[str] = []
+
+    def way(name: str, seconds: list[float]) -> timing.Way:
+        return lambda: (order.append(name), seconds.pop(0))[1]
+
+    ways = {"plain": way("plain", [1.0, 10.0, 2.0]), "ours": way("ours", [0.5, 4.0, 1.2])}
+    (row,) = timing.compare("name", ways, 3)
+    assert order == ["plain", "ours"] * 3
+    assert (row.low, row.ratio, row.high) == pytest.approx((0.45, 0.5, 0.55))
+    assert (row.seconds, row.against_seconds) == (1.2, 2.0)
+    assert cells(row)[3] == "2 x"
+    assert cells(row)[4] == "1.82 x .. 2.22 x"
+
+
+def test_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["speed"])
+    assert "no benchmark speed" in capsys.readouterr().err
