@@ -209,9 +209,9 @@ class ContinualEdit(Callback):
         """Edit or repair after an optimizer step that is due; in a dry run (`fast_dev_run`) after every step."""
         if not self.cadence.new_step(trainer):
             return
-        if self.should_edit(step=trainer.global_step) or trainer.fast_dev_run:
-            self._commit(trainer, pl_module)
-        elif self.repairs.due(trainer.global_step, None):
+        due = self.should_edit(step=trainer.global_step) or bool(trainer.fast_dev_run)
+        edited = due and self._commit(trainer, pl_module)
+        if not edited and self.repairs.due(trainer.global_step, None):
             self.repair(trainer, refresh=self.refresh)
 
     def on_train_epoch_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
@@ -278,16 +278,16 @@ class ContinualEdit(Callback):
             self._lm = resolve_language_model(trainer, pl_module, *self._find)
         return self._lm
 
-    def _commit(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Hand over what is due and tell whoever wants to know."""
+    def _commit(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> bool:
+        """Hand over what is due and tell whoever wants to know; whether there was anything."""
         wanted = self.edits_per_commit
         if self.max_edits is not None:
             wanted = min(wanted, self.max_edits - self.count)
         if wanted < 1 or not self.session.ask_tracker(trainer):
-            return
+            return False
         requests = self.session.upcoming(trainer, wanted)
         if not requests:
-            return
+            return False
         for callback in edit_callbacks(trainer):
             callback.on_before_edit(trainer, pl_module, requests)
         report = self.session.apply(trainer, requests)
@@ -297,6 +297,7 @@ class ContinualEdit(Callback):
         log_scalars(trainer, pl_module, values)
         for callback in edit_callbacks(trainer):
             callback.on_after_edit(trainer, pl_module, requests, report)
+        return True
 
     def _find_source(self, trainer: "pl.Trainer", lm: LanguageModel) -> RequestSource:
         """The requests that were given, or those of the DataModule."""

@@ -30,18 +30,19 @@ CONFIG = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
-    "initializer_range": 0.1,
     "eos_token_id": 0,
     "bos_token_id": 0,
     "pad_token_id": 1,
 }
 
 
-def tiny_module(backend: str, dtype: torch.dtype = torch.float32, lr: float = 1e-3) -> EditableModule:
+def tiny_module(
+    backend: str, dtype: torch.dtype = torch.float32, lr: float = 1e-3, spread: float = 0.1
+) -> EditableModule:
     """A random Llama, always the same, with the tokenizer whose JSON is given."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **CONFIG))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **CONFIG, initializer_range=spread))
     return EditableModule.from_model(model.to(dtype), make_tokenizer(backend), lr=lr)
 
 
