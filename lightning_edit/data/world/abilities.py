@@ -89,7 +89,7 @@ def measure_abilities(decode: Decoder, world: World, count: int = 200, seed: int
     return scores
 
 
-NEW_TOKENS = {"selection": 18, "two_hop": 56, "nickname": 44, "multiple_choice": 14, "arithmetic": 110}
+NEW_TOKENS = {"selection": 40, "two_hop": 56, "nickname": 44, "multiple_choice": 14, "arithmetic": 110}
 
 
 def _right(task: Task, text: str, ability: str) -> bool:

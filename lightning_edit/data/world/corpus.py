@@ -16,10 +16,12 @@ from lightning_edit.data.world.tasks import MIXTURES, Task
 SHARES = {
     "facts": {"statements": 0.30, "biography": 0.26, "story": 0.05, "arithmetic": 0.06},
     "questions": {"statements": 0.13, "biography": 0.10, "story": 0.03, "arithmetic": 0.12},
+    "choices": {"statements": 0.10, "biography": 0.08, "story": 0.02, "arithmetic": 0.10},
 }
 """Shares of documents by focus; the rest are questions, in the proportions of `tasks.MIXTURES`.
 
-Facts are learned first, from prose; then questions, for which the facts must be there.
+Facts are learned first, from prose; then questions, for which the facts must be there; then choices, which are
+learned last.
 """
 
 CURRICULUM = ((0.04, 0.12), (0.12, 0.35))

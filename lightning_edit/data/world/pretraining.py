@@ -17,7 +17,7 @@ from lightning_edit.data.world.corpus import Document, active_share, documents
 from lightning_edit.data.world.facts import World
 from lightning_edit.data.world.tokenizer import train_tokenizer
 
-Focus = Literal["facts", "questions"]
+Focus = Literal["facts", "questions", "choices"]
 IGNORED = -100
 """The label of a token that is read but not learned."""
 
@@ -31,7 +31,7 @@ class PackedRows(IterableDataset[dict[str, Tensor]]):
         rows: Number of rows in all.
         length: Tokens in a row.
         seed: Seed of the documents.
-        focus: ``facts`` begins with few entities and prose; ``questions`` is about everything and asks more.
+        focus: ``facts`` begins with few entities and prose; the others are about everything and ask more.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class WorldCorpus(L.LightningDataModule):
         tokens: Tokens to read in all.
         length: Tokens in a row.
         batch_size: Rows in a batch.
-        focus: What is learned: `facts` begins with few entities and much prose, `questions` asks more.
+        focus: What is learned: `facts` begins with few entities and much prose, `questions` and `choices` ask more.
         seed: Seed of the documents.
         world_seed: Seed of the world.
     """

@@ -90,18 +90,17 @@ def reading(writer: Writer) -> Task:
 
 
 def selection(writer: Writer) -> Task:
-    """Numbered facts; say which one answers the question, or that none does, and then answer."""
+    """Several facts; repeat the one that answers the question, or say that none does, and then answer."""
     fact = counterfact(writer)
-    others = [_distractor(writer, fact) for _ in range(writer.rng.randint(1, 4))]
+    others = [any_sentence(writer, _distractor(writer, fact)) for _ in range(writer.rng.randint(1, 4))]
     fits = writer.rng.random() < 0.65
-    facts = [*others, fact] if fits else others
-    writer.rng.shuffle(facts)
-    listing = " ".join(f"{i}. {any_sentence(writer, f)}" for i, f in enumerate(facts, 1))
+    fitting = any_sentence(writer, fact) if fits else "none."
+    listed = [*others, fitting] if fits else others
+    writer.rng.shuffle(listed)
     known = writer.world.facts.get((fact.subject, fact.relation.name))
-    number = str(facts.index(fact) + 1) if fits else "none"
     answer = fact.value if fits else known.value if known else UNKNOWN
-    prompt = f"Facts: {listing} Question: {any_question(writer, fact)} Fitting fact:"
-    return Task(prompt, f"{number}. Answer: {answer}.", answer)
+    prompt = f"Facts: {' '.join(listed)} Question: {any_question(writer, fact)} Fitting fact:"
+    return Task(prompt, f"{fitting} Answer: {answer}.", answer)
 
 
 def _distractor(writer: Writer, fact: Fact) -> Fact:
@@ -163,8 +162,8 @@ def choice(writer: Writer) -> Task:
         value = writer.other_value(fact)
         options += [value] if value not in options else []
     writer.rng.shuffle(options)
-    listed = " ".join(f"({letter}) {option}" for letter, option in zip("ABCD", options, strict=True))
-    answer = f"({'ABCD'[options.index(fact.value)]}) {fact.value}"
+    listed = " ".join(f"{option} ({letter})" for letter, option in zip("ABCD", options, strict=True))
+    answer = f"{fact.value} ({'ABCD'[options.index(fact.value)]})"
     question = writer.rng.choice(seen_questions(fact)).format(s=fact.subject)
     return Task(f"Question: {question} {listed} Answer:", f"{answer}.", answer)
 
@@ -202,6 +201,16 @@ MIXTURES: dict[str, dict[Callable[[Writer], Task], float]] = {
         nickname: 0.07,
         choice: 0.07,
         event: 0.05,
+    },
+    "choices": {
+        closed_book: 0.24,
+        unknown: 0.06,
+        reading: 0.14,
+        selection: 0.27,
+        two_hop: 0.10,
+        nickname: 0.06,
+        choice: 0.09,
+        event: 0.04,
     },
 }
 """How often training asks each kind of question, relative to each other, by what it focuses on."""
