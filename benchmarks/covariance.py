@@ -2,12 +2,13 @@
 
 The plain way is what published scripts do: for every layer, run the corpus through the model up to that layer. Both
 ways use `collect_statistics`, with the same batches, the same float64 sums and forwards that stop behind the deepest
-layer that is asked for, so what is saved are forward passes alone. A second pair has the three layers of a typical edit.
+layer that is asked for, so only forward passes are saved. A second pair has the three layers of a typical edit.
 
 Run it alone: `python -m benchmarks covariance`
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 
 import torch
@@ -35,8 +36,8 @@ def measure(sizes: Sizes) -> list[Row]:
     for layers in (list(range(sizes.blocks)), list(range(1, min(4, sizes.blocks)))):
         _check(lm, texts[:16], layers)
         ways = {
-            f"{len(layers)} layers, a pass for each": stopwatch(lambda on=layers: each(lm, texts, on)),
-            f"{len(layers)} layers, one pass": stopwatch(lambda on=layers: collect_statistics(lm, texts, on)),
+            f"{len(layers)} layers, a pass for each": stopwatch(partial(each, lm, texts, layers)),
+            f"{len(layers)} layers, one pass": stopwatch(partial(collect_statistics, lm, texts, layers)),
         }
         rows += compare("covariance", ways, sizes.corpus_rounds)
     return rows

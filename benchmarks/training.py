@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -72,7 +73,7 @@ def measure(sizes: Sizes) -> list[Row]:
             turn(module, stream, callbacks, sizes)
         return compare(
             "training",
-            {name: lambda on=callbacks: turn(module, stream, on, sizes) for name, callbacks in ways.items()},
+            {name: partial(turn, module, stream, callbacks, sizes) for name, callbacks in ways.items()},
             sizes.train_rounds,
             overhead=True,
             aims={name: 1.01 if name == "idle" else 1.03 for name in ways if "collecting" not in name},
