@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from lightning_edit.algebra import KeyCovariance, Mode, Prior, Restriction, identity
 from lightning_edit.editors.active import ActiveSet
+from lightning_edit.editors.adapter import export_adapter
 from lightning_edit.editors.edited_site import Drift, EditedSite
 from lightning_edit.editors.estate import Declaration, Estate
 from lightning_edit.editors.operation import Guard, Operation
@@ -147,6 +148,18 @@ class ClosedFormEditor(ABC):
     def preset(self) -> Preset | None:
         """The model's preset; None before the editor has met a model."""
         return self._estate.preset
+
+    def attach(self, module: object) -> list[int]:
+        """Settle on a model, and on the layers to edit in it. Nothing in the model changes.
+
+        Args:
+            module: An `EditableModule` or `LanguageModel`.
+
+        Returns:
+            The layers, whose key statistics `prepare` needs.
+        """
+        self._estate.attach(as_language_model(module))
+        return self.layers
 
     def prepare(
         self,
@@ -293,6 +306,18 @@ class ClosedFormEditor(ABC):
             path: What `save` wrote.
         """
         self.load_state_dict(load_state(path))
+
+    def export_adapter(self, module: object, folder: str | PathLike[str], name: str | None = None) -> dict[str, Any]:
+        """Write the edits as a LoRA adapter that plain PEFT loads; see `adapter.py`.
+
+        Args:
+            module: An `EditableModule` or `LanguageModel` that carries the edits.
+            folder: Where to write.
+            name: Hub name or folder of the base model, for the adapter's configuration.
+        """
+        lm = as_language_model(module)
+        self._estate.open(lm)
+        return export_adapter(lm, self.sites, folder, name)
 
     def _priors(
         self,

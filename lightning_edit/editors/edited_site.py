@@ -6,6 +6,7 @@ Between two edits training may move the weight. Drift is `W_now - W_deployed`, a
 This file moves weights; it knows neither requests nor how keys and values are found.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,15 @@ from lightning_edit.errors import LedgerError
 from lightning_edit.model.weights import read_weight, write_weight
 
 Drift = Literal["adopt", "restore", "ignore"]
+
+
+def fingerprint(weight: Tensor) -> str:
+    """sha256 of a weight's bits.
+
+    Args:
+        weight: A matrix.
+    """
+    return hashlib.sha256(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +58,18 @@ class EditedSite:
         deployed: The weight after the last write, bit for bit, in its own dtype (d, n).
         restriction: What stands between the exact update and the deployed one.
         mode: How the restriction is applied.
+        source: Fingerprint of the weight that the first edit found.
     """
 
-    def __init__(self, layer: int, ledger: SiteLedger, deployed: Tensor, restriction: Restriction, mode: Mode) -> None:
+    def __init__(
+        self, layer: int, ledger: SiteLedger, deployed: Tensor, restriction: Restriction, mode: Mode, source: str
+    ) -> None:
         self.layer = layer
         self.ledger = ledger
         self.deployed = deployed
         self.restriction = restriction
         self.mode = mode
+        self.source = source
         self.pending = 0.0  # Frobenius norm of deployed minus exact weight, ignored drift aside
         self.ignored: Tensor | None = None  # all drift so far that must not be noticed (d, n), float64
 
@@ -74,7 +88,7 @@ class EditedSite:
             mode: How the restriction is applied.
         """
         weight = read_weight(projection).clone(memory_format=torch.contiguous_format)
-        return cls(layer, SiteLedger(weight, prior, noise), weight.clone(), restriction, mode)
+        return cls(layer, SiteLedger(weight, prior, noise), weight.clone(), restriction, mode, fingerprint(weight))
 
     def begin(self, projection: nn.Module, policy: Drift) -> tuple[float, bool]:
         """Look at what moved the weight since the last deployment, and take a stand on it.

@@ -139,6 +139,7 @@ class Estate:
             str(site.layer): {
                 "ledger": site.ledger.state_dict(include_prior=self.statistics is None),
                 "deployed": site.deployed,
+                "source": site.source,
                 "pending": site.pending,
                 "ignored": site.ignored,
             }
@@ -187,7 +188,7 @@ class Estate:
         ledger = SiteLedger(saved["base"].to(device), prior, declared.noise)
         ledger.load_state_dict(saved)
         deployed = state["deployed"].to(device, copy=True)
-        site = EditedSite(layer, ledger, deployed, declared.restriction, declared.deployment)
+        site = EditedSite(layer, ledger, deployed, declared.restriction, declared.deployment, state["source"])
         site.pending = state["pending"]
         site.ignored = None if state["ignored"] is None else state["ignored"].to(device, copy=True)
         return site
