@@ -171,7 +171,7 @@ class ContinualEdit(Callback):
             "seconds_per_edit": session.seconds / max(edits, 1),
         }
 
-    # -- the Trainer's hooks ------------------------------------------------------------------------------------------
+    # -- the Trainer's hooks ---------------------------------------------------------------------------------------
 
     def setup(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         """Refuse what cannot work before anything is computed."""
@@ -250,7 +250,7 @@ class ContinualEdit(Callback):
         self.session.release()
         self._lm = None
 
-    # -- state --------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers: the editor with its ledgers, and the place in the stream."""
@@ -265,7 +265,7 @@ class ContinualEdit(Callback):
         self.session.load_state_dict(state_dict)
         self.cadence.load_state_dict(state_dict["cadence"])
 
-    # -- edits --------------------------------------------------------------------------------------------------------
+    # -- edits -----------------------------------------------------------------------------------------------------
 
     def find_language_model(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> LanguageModel:
         """The language model under edit.
@@ -308,8 +308,8 @@ class ContinualEdit(Callback):
         found = getattr(getattr(trainer, "datamodule", None), "request_source", None)
         if not isinstance(found, RequestSource):
             raise RequestError(
-                "ContinualEdit found no edit requests; expected some in ContinualEdit(requests=...), or an EditStream as "
-                "the DataModule of trainer.fit. Pass a path, a list, a queue or another iterable."
+                "ContinualEdit found no edit requests; expected some in ContinualEdit(requests=...), or an EditStream "
+                "as the DataModule of trainer.fit. Pass a path, a list, a queue or another iterable."
             )
         return found
 

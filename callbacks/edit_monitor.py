@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
@@ -89,7 +90,7 @@ class EditMonitor(EditCallback):
         self._due = False
         self._clock: _Clock | None = None
 
-    # -- what came out ------------------------------------------------------------------------------------------------
+    # -- what came out ---------------------------------------------------------------------------------------------
 
     def summary(self) -> dict[str, float | int | str | bool]:
         """The last measurement, and the mean commit locality, as plain values for a table."""
@@ -99,7 +100,7 @@ class EditMonitor(EditCallback):
         stayed = [row["commit_locality"] for row in self.history if "commit_locality" in row]
         return {**last, **({"commit_locality": sum(stayed) / len(stayed)} if stayed else {})}
 
-    # -- the Trainer's hooks ------------------------------------------------------------------------------------------
+    # -- the Trainer's hooks ---------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Ask the unedited model everything that will be asked later, unless a checkpoint holds its answers."""
@@ -110,7 +111,15 @@ class EditMonitor(EditCallback):
             source = editing.session.source
             if self.baseline is not None or source is None:
                 return self.baseline
-            return self.evaluator.measure_baseline(lm, [*source.committed, *source.known()])
+            if editing.count:
+                rank_zero_warn(
+                    f"The checkpoint holds {editing.count} edits but no answers of the unedited model, so locality is "
+                    "measured against the model as it is now. Keep EditMonitor among the callbacks from the beginning."
+                )
+            known = [*source.committed, *source.known()]
+            prompts = locality_prompts(self.evaluator.draw_ever(known))
+            rank_zero_info(f"Asking the model {len(prompts)} locality probes before training.")
+            return self.evaluator.measure_baseline(lm, known)
 
         editing.session.restore(trainer)  # whichever of the two callbacks comes first
         self.baseline = on_rank_zero(trainer, measure)
@@ -166,7 +175,7 @@ class EditMonitor(EditCallback):
             self._look(trainer, pl_module)[0].repair_for(trainer, "end")
             write_to_loggers(trainer, self._measure(trainer, pl_module))
 
-    # -- state --------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers: the unedited model's answers, and what was measured."""
@@ -194,7 +203,7 @@ class EditMonitor(EditCallback):
             self.baseline.load_state_dict(state_dict["baseline"])
             self.baseline.check(self.options)
 
-    # -- measuring ----------------------------------------------------------------------------------------------------
+    # -- measuring -------------------------------------------------------------------------------------------------
 
     def _measure(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> dict[str, float]:
         """Ask about the edits so far; the numbers by log key, the same on every rank."""

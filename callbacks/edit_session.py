@@ -54,7 +54,7 @@ class EditSession:
         self._moments: Mapping[int, KeyCovariance] = {}
         self._said: set[str] = set()
 
-    # -- beginning and end --------------------------------------------------------------------------------------------
+    # -- beginning and end -----------------------------------------------------------------------------------------
 
     def begin(self, lm: LanguageModel, source: RequestSource | None) -> None:
         """Take up the model and the requests.
@@ -98,7 +98,7 @@ class EditSession:
         """Let go of the model."""
         self._lm = None
 
-    # -- statistics ---------------------------------------------------------------------------------------------------
+    # -- statistics ------------------------------------------------------------------------------------------------
 
     def is_prepared(self, trainer: "pl.Trainer") -> bool:
         """Whether the editor has its statistics.
@@ -136,7 +136,7 @@ class EditSession:
         self.prepare(trainer, tracker.freeze())
         return True
 
-    # -- edits --------------------------------------------------------------------------------------------------------
+    # -- edits -----------------------------------------------------------------------------------------------------
 
     def upcoming(self, trainer: "pl.Trainer", wanted: int) -> list[EditRequest]:
         """The next requests, the same on every rank.
@@ -198,7 +198,7 @@ class EditSession:
         """Every request so far, in order, on rank zero; also those that were replaced since."""
         return self.source.committed if self.source else []
 
-    # -- state --------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers; rank zero's is the one that counts."""

@@ -26,12 +26,12 @@ class KeyCovarianceTracker(Callback):
 
     $$M = \frac{1}{T} \sum_t k_t k_t^\top$$
 
-    Keys of sampled batches are added in float64, padding left out. Until there are `min_tokens`, every batch is sampled;
-    from then on one in `every_n_batches`. The first editor that asks freezes the moments: a prior must not move under
-    edits that were solved with it. From then on the tracker does nothing.
+    Keys of sampled batches are added in float64, padding left out. Until there are `min_tokens`, every batch is
+    sampled; from then on one in `every_n_batches`. The first editor that asks freezes the moments: a prior must not
+    move under edits that were solved with it. From then on the tracker does nothing.
 
     Args:
-        layers: Layers to watch; None takes those that `ContinualEdit` edits, or all without it.
+        layers: Layers to watch; None takes those that `ContinualEdit` edits, or all of them.
         every_n_batches: One batch in so many is sampled once there are enough tokens.
         tokens_per_batch: Tokens of a sampled batch that are used, evenly spread.
         min_tokens: Editors wait until there are so many tokens; four times the inner width where None.
@@ -98,7 +98,7 @@ class KeyCovarianceTracker(Callback):
             self._write()
         return self._moments
 
-    # -- the Trainer's hooks ------------------------------------------------------------------------------------------
+    # -- the Trainer's hooks ---------------------------------------------------------------------------------------
 
     def setup(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         """Remember how many processes there are."""
@@ -158,7 +158,7 @@ class KeyCovarianceTracker(Callback):
         self._close()
         self._tap = self._lm = None
 
-    # -- state --------------------------------------------------------------------------------------------------------
+    # -- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers; under several processes every rank must call, and rank zero gets all."""

@@ -99,11 +99,13 @@ def gather_moments(moments: Mapping[int, KeyCovariance]) -> None:
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
-    first = torch.distributed.get_rank() == 0
+    keep = torch.distributed.get_rank() == 0
+    meeting = torch.device("cuda" if torch.distributed.get_backend() == "nccl" else "cpu")
     for moment in moments.values():
         state = moment.state_dict()
-        count = torch.tensor(state["count"], dtype=torch.int64, device=state["sum"].device)
-        for tensor in (count, state["sum"], state["second"]):
-            torch.distributed.all_reduce(tensor)
-            tensor.mul_(first)
-        moment.load_state_dict({**state, "count": int(count)})
+        parts = {"count": torch.tensor(state["count"]), "sum": state["sum"], "second": state["second"]}
+        for name, tensor in parts.items():
+            parts[name] = tensor.to(meeting)
+            torch.distributed.all_reduce(parts[name])
+            parts[name] *= keep
+        moment.load_state_dict({**state, **parts, "count": int(parts["count"])})

@@ -29,7 +29,7 @@ def check_strategy(trainer: "pl.Trainer") -> None:
     if not whole:
         raise StrategyError(
             f"found Trainer(strategy={type(strategy).__name__}), which cuts parameters into pieces; expected one "
-            'device or DDP, where every process holds whole weights. Use strategy="auto" on one device, or strategy="ddp". '
+            'device or DDP, where every process holds whole weights. Use strategy="auto" on one device, or "ddp". '
             "Models that need sharding can be edited outside of training: editor.edit(module, requests)."
         )
 

@@ -77,7 +77,9 @@ def request(number: int, **changes: Any) -> EditRequest:
 
 def texts(count: int = 40) -> list[str]:
     """Documents to train on."""
-    return [f"{NAMES[i % 12]} was born in {CITIES[i % 4]} in the year {1900 + i}. The city is large." for i in range(count)]
+    return [
+        f"{NAMES[i % 12]} was born in {CITIES[i % 4]} in the year {1900 + i}. The city is large." for i in range(count)
+    ]
 
 
 def statistics_file(folder: Path, backend: str) -> Path:
@@ -92,7 +94,14 @@ def statistics_file(folder: Path, backend: str) -> Path:
 
 def stream(backend: str, edits: Any = None, **options: Any) -> EditStream:
     """Text and requests; eleven batches an epoch."""
-    fields = {"train": texts(), "val": texts(3), "max_length": 24, "batch_size": 4, "tokenizer": make_tokenizer(backend), **options}
+    fields = {
+        "train": texts(),
+        "val": texts(3),
+        "max_length": 24,
+        "batch_size": 4,
+        "tokenizer": make_tokenizer(backend),
+        **options,
+    }
     return EditStream(requests=edits, **fields)
 
 
@@ -122,10 +131,11 @@ class SaveAt(pl.Callback):
     """Writes checkpoints after chosen steps, where ModelCheckpoint does."""
 
     def __init__(self, folder: Path, *steps: int) -> None:
-        self.folder, self.steps = folder, steps
+        self.folder, self.steps = folder, set(steps)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step in self.steps:
+            self.steps.remove(trainer.global_step)
             trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
