@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 
 from benchmarks.setting import Sizes, make_module
-from benchmarks.timing import Row, compare, stopwatch
+from benchmarks.timing import Clock, Row, compare, stopwatch
 from lightning_edit.algebra.moments import KeyCovariance
 from lightning_edit.data.world import World
 from lightning_edit.data.world.corpus import documents
@@ -24,11 +24,12 @@ from lightning_edit.model.statistics import collect_statistics
 Moments = dict[int, KeyCovariance]
 
 
-def measure(sizes: Sizes) -> list[Row]:
+def measure(sizes: Sizes, clock: Clock) -> list[Row]:
     """Compare one pass with one pass per layer.
 
     Args:
         sizes: How many documents.
+        clock: By which clock.
     """
     lm = make_module(sizes).language_model
     texts = [document.text for document in islice(documents(World(), seed=1), sizes.corpus_texts)]
@@ -36,8 +37,8 @@ def measure(sizes: Sizes) -> list[Row]:
     for layers in (list(range(sizes.blocks)), list(range(1, min(4, sizes.blocks)))):
         _check(lm, texts[:16], layers)
         ways = {
-            f"{len(layers)} layers, a pass for each": stopwatch(partial(each, lm, texts, layers)),
-            f"{len(layers)} layers, one pass": stopwatch(partial(collect_statistics, lm, texts, layers)),
+            f"{len(layers)} layers, a pass for each": stopwatch(partial(each, lm, texts, layers), clock),
+            f"{len(layers)} layers, one pass": stopwatch(partial(collect_statistics, lm, texts, layers), clock),
         }
         rows += compare("covariance", ways, sizes.corpus_rounds)
     return rows

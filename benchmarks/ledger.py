@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.setting import Sizes
-from benchmarks.timing import Row, compare, stopwatch
+from benchmarks.timing import Clock, Row, compare, stopwatch
 from lightning_edit.algebra import CovariancePrior, SiteLedger
 
 
@@ -62,11 +62,12 @@ class Site:
         return ledger.solution()
 
 
-def measure(sizes: Sizes) -> list[Row]:
+def measure(sizes: Sizes, clock: Clock) -> list[Row]:
     """Compare a commit, and all commits of a run.
 
     Args:
         sizes: Shape of the site, and how many edits come in which batches.
+        clock: By which clock.
     """
     site, step, last = make_site(sizes), sizes.edits_per_commit, sizes.edits
     commits = range(0, last, step)
@@ -101,7 +102,7 @@ def measure(sizes: Sizes) -> list[Row]:
         (f"{len(commits)} commits", dense_run, run),
     )
     for what, plain, ours in pairs:
-        ways = {f"{what}, dense": stopwatch(plain), f"{what}, ledger": stopwatch(ours)}
+        ways = {f"{what}, dense": stopwatch(plain, clock), f"{what}, ledger": stopwatch(ours, clock)}
         rows += compare("ledger", ways, sizes.ledger_rounds)
     return rows
 

@@ -47,10 +47,12 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
         console: Where to.
     """
     console = console or Console()
+    if not console.is_terminal:
+        console.width = WIDTH
     table = Table(*HEADER, box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*cells(row))
-    console.print(table, width=console.width if console.is_terminal else WIDTH)
+    console.print(table)
 
 
 def write(rows: Sequence[Row], folder: Path, command: str) -> list[Path]:

@@ -25,6 +25,7 @@ class Sizes:
         vocabulary: Tokens of the vocabulary.
         tokenizer_texts: Documents that the tokenizer is trained on.
         columns: Targets that are optimised.
+        columns_at_once: Columns in one graph.
         target_steps: Passes of each target.
         target_layer: The block that takes the offset.
         target_rounds: Rounds of the comparison.
@@ -45,8 +46,9 @@ class Sizes:
     heads: int = 6
     vocabulary: int = 2048
     tokenizer_texts: int = 2000
-    columns: int = 16
-    target_steps: int = 10
+    columns: int = 32
+    columns_at_once: int = 16
+    target_steps: int = 6
     target_layer: int = 1
     target_rounds: int = 3
     corpus_texts: int = 96
@@ -57,7 +59,7 @@ class Sizes:
     batch: int = 4
     length: int = 128
     train_steps: int = 16
-    train_rounds: int = 5
+    train_rounds: int = 4
 
 
 FULL = Sizes()
@@ -68,7 +70,8 @@ TINY = Sizes(
     heads=4,
     vocabulary=320,
     tokenizer_texts=60,
-    columns=2,
+    columns=4,
+    columns_at_once=2,
     target_steps=3,
     target_rounds=2,
     corpus_texts=8,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.setting import Sizes, make_module
-from benchmarks.timing import Row, compare, stopwatch
+from benchmarks.timing import Clock, Row, compare, stopwatch
 from lightning_edit.data.world import World, world_requests
 from lightning_edit.editors.contexts import DEFAULT_CONTEXTS
 from lightning_edit.editors.reading import Reader
@@ -25,25 +25,28 @@ from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.targets import Column, TargetOptions, optimize_targets
 
 
-def measure(sizes: Sizes) -> list[Row]:
+def measure(sizes: Sizes, clock: Clock) -> list[Row]:
     """Compare the plain way with `optimize_targets`.
 
     Args:
         sizes: How many columns and passes.
+        clock: By which clock.
     """
     lm = make_module(sizes).language_model
     layer, steps = sizes.target_layer, sizes.target_steps
     reader = Reader(lm, DEFAULT_CONTEXTS, 0.5, layer)
     columns = [reader.column(request.id, [request]) for request in world_requests(World(), sizes.columns)]
-    together = TargetOptions(steps=steps, batch_size=sizes.columns)
+    together = TargetOptions(steps=steps, batch_size=sizes.columns_at_once)
     alone = TargetOptions(steps=steps, batch_size=1)
     _check(lm, columns[:2], layer, together)
     return compare(
         "targets",
         {
-            "one by one, whole model": stopwatch(lambda: plain(lm, columns, layer, together)),
-            "one by one, cached": stopwatch(lambda: optimize_targets(lm, columns, layer, alone)),
-            f"{sizes.columns} at once, cached": stopwatch(lambda: optimize_targets(lm, columns, layer, together)),
+            "one by one, whole model": stopwatch(lambda: plain(lm, columns, layer, together), clock),
+            "one by one, cached": stopwatch(lambda: optimize_targets(lm, columns, layer, alone), clock),
+            f"{sizes.columns_at_once} at once, cached": stopwatch(
+                lambda: optimize_targets(lm, columns, layer, together), clock
+            ),
         },
         sizes.target_rounds,
     )

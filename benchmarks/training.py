@@ -10,7 +10,6 @@ Run it alone: `python -m benchmarks training`
 """
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from benchmarks.setting import Sizes, make_module
-from benchmarks.timing import Row, compare
+from benchmarks.timing import Clock, Row, compare
 from lightning_edit.callbacks import ContinualEdit, EditMonitor, KeyCovarianceTracker, WandbEditLogger
 from lightning_edit.data.stream import EditStream
 from lightning_edit.data.world import World, next_year, world_requests
@@ -29,27 +28,28 @@ from lightning_edit.module import EditableModule
 NEVER = 10**9
 
 
-class Clock(Callback):
+class StepTimer(Callback):
     """Times the steps of a fit; first in the list, it begins before and ends after everybody else's step hooks."""
 
-    def __init__(self) -> None:
-        self.begin, self.seconds = 0.0, 0.0
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.begin, self.seconds = clock, 0.0, 0.0
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, batch: object, index: int) -> None:
         """Begin with the first batch."""
         if index == 0:
-            self.begin = time.perf_counter()
+            self.begin = self.clock()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """End behind the last batch."""
-        self.seconds = time.perf_counter() - self.begin
+        self.seconds = self.clock() - self.begin
 
 
-def measure(sizes: Sizes) -> list[Row]:
+def measure(sizes: Sizes, clock: Clock) -> list[Row]:
     """Compare steps of bare training with steps beside callbacks.
 
     Args:
         sizes: Batches and steps.
+        clock: By which clock.
     """
     module = make_module(sizes)
     world = World()
@@ -70,10 +70,10 @@ def measure(sizes: Sizes) -> list[Row]:
     }
     with quiet():
         for callbacks in ways.values():
-            turn(module, stream, callbacks, sizes)
+            turn(module, stream, callbacks, sizes, clock)
         return compare(
             "training",
-            {name: partial(turn, module, stream, callbacks, sizes) for name, callbacks in ways.items()},
+            {name: partial(turn, module, stream, callbacks, sizes, clock) for name, callbacks in ways.items()},
             sizes.train_rounds,
             overhead=True,
             aims={name: 1.01 if name == "idle" else 1.03 for name in ways if "collecting" not in name},
@@ -97,22 +97,25 @@ def tracker(sizes: Sizes, layers: list[int] | None = None, min_tokens: int = 1) 
     return KeyCovarianceTracker(layers, every_n_batches=sizes.train_steps, min_tokens=min_tokens)
 
 
-def turn(module: EditableModule, stream: EditStream, callbacks: Sequence[Callback], sizes: Sizes) -> float:
+def turn(
+    module: EditableModule, stream: EditStream, callbacks: Sequence[Callback], sizes: Sizes, clock: Clock
+) -> float:
     """Seconds of the steps of one short fit.
 
     Args:
         module: What is trained.
         stream: The text.
-        callbacks: Callbacks beside the clock.
+        callbacks: Callbacks beside the timer.
         sizes: Steps of the turn.
+        clock: By which clock.
     """
-    clock = Clock()
+    timer = StepTimer(clock)
     trainer = pl.Trainer(
         max_steps=sizes.train_steps,
         max_epochs=-1,
         accelerator="cpu",
         devices=1,
-        callbacks=[clock, *callbacks],
+        callbacks=[timer, *callbacks],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -120,7 +123,7 @@ def turn(module: EditableModule, stream: EditStream, callbacks: Sequence[Callbac
     )
     trainer.fit(module, stream)
     assert trainer.global_step == sizes.train_steps, "the text was too short for a turn"
-    return clock.seconds
+    return timer.seconds
 
 
 @contextmanager

@@ -9,20 +9,26 @@ from benchmarks import timing
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.report import HEADER, cells
 
-ROWS = {"targets": 2, "covariance": 2, "ledger": 2, "training": 4}
+AIMS = {
+    "targets": [None, None],
+    "covariance": [None, None],
+    "ledger": [None, None],
+    "training": [1.01, 1.03, 1.03, None],
+}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_benchmark_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = main([name, "--tiny", "--threads", "1", "--output", str(tmp_path)])
-    assert len(rows) == ROWS[name]
+    assert [row.aim for row in rows] == AIMS[name]
     for row in rows:
         assert row.benchmark == name
+        assert row.overhead == (name == "training")
         assert 0 < row.low <= row.ratio <= row.high
         assert min(row.seconds, row.against_seconds) > 0
         assert len(cells(row)) == len(HEADER)
     written = json.loads((tmp_path / "results.json").read_text())
-    assert written["command"] == f"python -m benchmarks {name} --threads=1 --tiny"
+    assert written["command"] == f"python -m benchmarks {name} --threads=1 --clock=wall --tiny"
     assert [row["way"] for row in written["rows"]] == [row.way for row in rows]
     table = [line for line in (tmp_path / "results.md").read_text().splitlines() if line.startswith("|")]
     assert len(table) == 2 + len(rows)
@@ -30,11 +36,10 @@ def test_benchmark_runs(name: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert rows[0].against.split()[0] in capsys.readouterr().out
 
 
-def test_aims_are_those_of_training(tmp_path: Path) -> None:
-    rows = main(["training", "--tiny", "--threads", "1", "--output", str(tmp_path)])
-    assert [row.aim for row in rows] == [1.01, 1.03, 1.03, None]
-    assert all(row.overhead for row in rows)
-    assert cells(rows[0])[-1] == "under +1.0 %"
+def test_more_work_is_told_as_what_it_costs() -> None:
+    row = timing.Row("training", "idle", "bare", 1.004, 0.998, 1.012, 5.0, 5.0, 3, overhead=True, aim=1.01)
+    assert cells(row)[3:5] == ("+0.4 %", "-0.2 % .. +1.2 %")
+    assert cells(row)[-1] == "under +1.0 %"
 
 
 def test_ways_take_turns_and_ratios_are_taken_within_a_round() -> None:
@@ -56,3 +61,9 @@ def test_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["speed"])
     assert "no benchmark speed" in capsys.readouterr().err
+
+
+def test_cpu_seconds_are_those_of_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ledger", "--tiny", "--clock", "cpu", "--threads", "2"])
+    assert "--threads 1" in capsys.readouterr().err
