@@ -1,0 +1,101 @@
+"""The model that ships: small, able, editable; and the recipe that trains such a model, run small."""
+
+import json
+
+import pytest
+import torch
+
+from lightning_edit import EditableModule, evaluate, get_editor
+from lightning_edit.cli import main
+from lightning_edit.data.world import World, load_world_model, world_model_folder, world_requests
+from lightning_edit.data.world.abilities import NEW_TOKENS, ability_tasks, final_answer
+from lightning_edit.data.world.pretraining import IGNORED, PackedRows
+from lightning_edit.data.world.stream import WorldStream
+from lightning_edit.decoding import decode
+from lightning_edit.evaluation import measure_baseline
+from lightning_edit.model.language_model import LanguageModel
+
+
+@pytest.fixture(scope="module")
+def world():
+    return World()
+
+
+@pytest.fixture(scope="module")
+def world_lm():
+    return LanguageModel(*load_world_model())
+
+
+def test_the_folder_is_small_enough_to_ship_and_has_a_card():
+    folder = world_model_folder()
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 28e6
+    assert "| recall |" in (folder / "README.md").read_text()
+
+
+def test_weights_load_in_the_precision_that_is_asked_for():
+    assert load_world_model()[0].dtype == torch.float32
+    assert load_world_model(torch.bfloat16)[0].dtype == torch.bfloat16
+
+
+def test_a_name_is_the_same_tokens_at_the_start_of_a_text_and_within_it(world, world_lm):
+    for name in world.entities["person"][:50]:
+        alone = world_lm.tokenizer(name)["input_ids"]
+        within = world_lm.tokenizer(f"Also, {name}")["input_ids"]
+        assert within[-len(alone) :] == alone
+        assert world_lm.tokenizer.decode(alone) == name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ability", "least"),
+    [("recall", 0.9), ("held_out_phrasing", 0.85), ("held_out_question", 0.85), ("reading", 0.85), ("two_hop", 0.85),
+     ("nickname", 0.85), ("arithmetic", 0.85)],
+)  # fmt: skip
+def test_abilities_are_as_the_card_says_within_the_noise_of_a_small_sample(world, world_lm, ability, least):
+    tasks = ability_tasks(world, count=40, seed=5)[ability]
+    texts = decode(world_lm, [task.prompt for task in tasks], NEW_TOKENS.get(ability, 12))
+    right = sum(final_answer(text) == task.answer for task, text in zip(tasks, texts, strict=True))
+    assert right / len(tasks) >= least
+
+
+@pytest.mark.slow
+def test_a_few_edits_hold_and_undo_gives_the_old_answers_back(world):
+    module = EditableModule("embedded")
+    requests = world_requests(world, 12)
+    baseline = measure_baseline(module, requests)
+    weights = {name: value.clone() for name, value in module.language_model.model.state_dict().items()}
+    editor = get_editor("memit", contexts=["Also,"])
+    editor.prepare(module, corpus=WorldStream(edits=0, documents=8).corpus, max_tokens=12_000)
+    editor.edit(module, requests)
+    edited = evaluate(module, requests, baseline=baseline)
+    assert edited["reliability"] >= 0.9
+    assert edited["generalization"] >= 0.5
+    assert edited["locality"] >= 0.7
+    editor.undo(module, [request.id for request in requests])
+    after = module.language_model.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in weights.items())
+
+
+def test_rows_are_full_and_learn_something_but_not_everything(world, world_lm):
+    rows = list(PackedRows(world, world_lm.tokenizer, rows=12, length=64, seed=0, focus="questions"))
+    assert len(rows) == 12
+    for row in rows:
+        assert row["input_ids"].shape == row["labels"].shape == (64,)
+        learned = row["labels"] != IGNORED
+        assert torch.equal(row["labels"][learned], row["input_ids"][learned])
+    assert any((row["labels"] == IGNORED).any() for row in rows)
+    assert any((row["labels"] != IGNORED).any() for row in rows)
+
+
+@pytest.mark.slow
+def test_the_recipe_trains_saves_and_measures_a_tiny_model(tmp_path):
+    small = ["--data.tokens=8192", "--data.batch_size=8", "--model.layers=2", "--model.width=48", "--model.inner=64"]
+    small += ["--model.heads=2", "--model.steps=8", "--model.warmup=2", "--trainer.enable_progress_bar=false"]
+    small += ["--trainer.callbacks.SaveWorldModel.questions=2", "--trainer.logger=false", "--trainer.precision=32-true"]
+    main(["run", "pretrain_world", "--output", str(tmp_path), *small])
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert [row["run"] for row in rows] == ["facts", "questions", "choices"]
+    assert 0 <= rows[-1]["recall"] <= 1
+    spent = [json.loads((tmp_path / row["run"] / "model" / "training.json").read_text())["tokens"] for row in rows]
+    assert spent == [8192, 2 * 8192, 3 * 8192]
+    assert "| arithmetic |" in (tmp_path / "choices" / "model" / "README.md").read_text()
