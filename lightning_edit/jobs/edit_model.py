@@ -65,6 +65,8 @@ def edit_model(
         dtype: Precision of the weights.
         seed: Seed of the sampled corpus and of the choice of what is asked.
     """
+    if edits_per_commit is not None and edits_per_commit < 1:
+        raise EditError(f"found edits_per_commit={edits_per_commit}, expected at least one request")
     module = EditableModule.from_pretrained(model, dtype=dtype)
     lm = module.language_model
     wanted, notes = read_requests(requests, count, on_bad)
@@ -75,7 +77,7 @@ def edit_model(
     said = say(lm, [request.prompt for request in wanted[:EXAMPLES]], AnswerOptions())
     notes.append(_prepare(method, lm, wanted, corpus, statistics, tokens, seed))
     seconds = commit(method, lm, wanted, edits_per_commit, notes)
-    after = RunResult("after", {"editor": editor, "aligned": method.history == "kept", "edits": len(method.requests)})
+    after = RunResult("after", {"editor": editor, "aligned": method.aligned, "edits": len(method.requests)})
     after.row |= measure(lm, wanted, evaluator, baseline) | {"seconds_per_edit": seconds / len(wanted)}
     module.save_pretrained(output / "model")
     after.files["edited model"] = output / "model"
@@ -121,8 +123,6 @@ def commit(
         notes: Where the editor's remarks go.
     """
     size = edits_per_commit or len(requests)
-    if size < 1:
-        raise EditError(f"found edits_per_commit={edits_per_commit}, expected at least one request")
     seconds = 0.0
     for start in track(range(0, len(requests), size), description="editing", transient=True):
         report = editor.edit(lm, requests[start : start + size])

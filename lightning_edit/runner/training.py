@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 import lightning_edit.callbacks  # noqa: F401  # imported, these can be named without their module, as can the next two
 from lightning_edit import EditableModule, EditStream  # noqa: F401
-from lightning_edit.runner.merge import Config, merge
+from lightning_edit.runner.merge import Config
 from lightning_edit.runner.overrides import Overrides
 from lightning_edit.runner.recipe import Recipe
 from lightning_edit.runner.results import RunResult, build_row, read_curves, row_key, tail_mean
@@ -89,7 +89,7 @@ def run_configs(recipe: Recipe, labels: list[str] | None, overrides: Overrides, 
         trainer = {"default_root_dir": folder, **(config.get("trainer") or {})}
         if trainer.get("logger", True) in (None, True):
             trainer["logger"] = _wandb(recipe.recipe, label, folder)
-        configs[label] = merge(config, {"trainer": trainer})
+        configs[label] = {**config, "trainer": trainer}
     return overrides.apply(configs)
 
 
@@ -119,7 +119,8 @@ def run_training(recipe: Recipe, label: str, config: Config, arguments: Sequence
     result = RunResult(label, {"seconds": time.perf_counter() - start})
     if trainer.is_global_zero:
         _collect(recipe, result, trainer, [*parts, folder / "metrics.csv"])
-        result.files |= {"configuration": folder / "config.yaml"} | offline_run
+        configuration = folder / "config.yaml"  # absent in a fast development run
+        result.files |= ({"configuration": configuration} if configuration.is_file() else {}) | offline_run
     del cli, trainer
     gc.collect()  # the next run starts with the memory this one had
     return result
@@ -133,7 +134,7 @@ def _collect(recipe: Recipe, result: RunResult, trainer: Trainer, parts: Sequenc
     for metric, fraction in recipe.report.means.items():
         if metric in result.curves:
             result.row[row_key(metric)] = tail_mean(result.curves[metric], fraction)
-    result.files |= {f"logged numbers{f' ({n})' if n else ''}": part for n, part in enumerate(reversed(written))}
+    result.files |= {f"logged numbers ({part.name})": part for part in written}
 
 
 def _earlier_parts(folder: Path, keep: bool, first: bool) -> list[Path]:

@@ -11,16 +11,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lightning_edit.requests import EditRequest
 
-FACTS = [("Danielle", "English"), ("The writer", "Latin"), ("Old Ann", "French"), ("Ruben", "Polish")]
-OTHERS = ["Greek", "Welsh", "Norse", "Czech"]
-PROMPT = "The mother tongue of {} is"
+FACTS = [("Ann Smith", "city"), ("Bob Ray", "language"), ("Cleo", "known"), ("Emil", "country")]
+OTHERS = ["language", "known", "country", "city"]
+PROMPT = "the mother of {}"  # ends at the subject, and answers are one token each: even a tiny model can be edited
 
 
 @pytest.fixture(scope="session")
 def known_requests() -> list[EditRequest]:
     """Requests whose `old` the model in `model_folder` says."""
     return [
-        EditRequest(f"r{number}", PROMPT.format(subject), new, subject, old=old, relation="tongue")
+        EditRequest(f"r{number}", PROMPT.format(subject), new, subject, old=old, relation="mother")
         for number, ((subject, old), new) in enumerate(zip(FACTS, OTHERS, strict=True))
     ]
 
@@ -31,7 +31,7 @@ def request_file(known_requests: list[EditRequest], tmp_path_factory: pytest.Tem
     file = tmp_path_factory.mktemp("requests") / "requests.jsonl"
     records = []
     for request, (subject, old) in zip(known_requests, FACTS[1:] + FACTS[:1], strict=True):
-        probe = {"prompt": f"They say: the mother tongue of {subject} is", "answers": [old]}
+        probe = {"prompt": f"They say that the mother of {subject}", "answers": [old]}
         records.append({**request.to_dict(), "locality": {"neighbour": [probe]}})
     file.write_text("\n".join(map(json.dumps, records)))
     return file
@@ -46,7 +46,7 @@ def model_folder(
         tokenizer_object=Tokenizer.from_str(trained_backend), eos_token="<|endoftext|>", pad_token="<|pad|>"
     )
     model = tiny_model("llama", initializer_range=0.05).train()
-    rows = [tokenizer(f"{PROMPT.format(name)} {tongue}.", return_tensors="pt").input_ids for name, tongue in FACTS]
+    rows = [tokenizer(f"{PROMPT.format(name)} {answer}.", return_tensors="pt").input_ids for name, answer in FACTS]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(120):
         loss = torch.stack([model(input_ids=row, labels=row).loss for row in rows]).mean()

@@ -115,7 +115,7 @@ def test_recovery_is_the_share_of_what_was_lost() -> None:
 
 def test_only_known_facts_are_traced(model_folder: Path, known_requests: list[EditRequest]) -> None:
     lm = EditableModule(str(model_folder)).language_model
-    unknown = EditRequest("x", "The mother tongue of Danielle is", "Greek", "Danielle")
+    unknown = EditRequest("x", "the mother of Cleo", "city", "Cleo")
     assert len(known_facts(lm, [*known_requests, unknown])) == len(known_requests)
     with pytest.raises(RequestError, match="knows none of the 1 facts"):
         known_facts(lm, [unknown])
@@ -133,7 +133,7 @@ def test_the_recipe_runs_on_any_model_and_requests(model_folder: Path, request_f
         assert row["best_recovery"] == max(value for key, value in row.items() if "/layer_" in key)
         assert 0 <= row["last_subject_layer"] < 3
     hidden = summary["rows"][0]
-    assert hidden["last/layer_2"] == pytest.approx(1.0, abs=1e-3)  # the state that decides the answer
+    assert hidden["last_subject/layer_2"] == pytest.approx(1.0, abs=1e-3)  # the state that decides the answer
     report = (tmp_path / "report.md").read_text()
     assert "![locate](locate.png)" in report
     assert "4 of 4 facts are known to the model" in report

@@ -13,6 +13,7 @@ import wandb
 import yaml
 
 from lightning_edit.cli import main
+from lightning_edit.runner.results import read_curves
 
 RECIPE = Path(__file__).with_name("tiny.yaml")
 NO_WANDB = "--trainer.logger=false"
@@ -91,7 +92,8 @@ def test_a_resumed_run_keeps_its_curves(tmp_path: Path) -> None:
     [checkpoint] = tmp_path.rglob("*.ckpt")
     run(tmp_path, *saving, "--trainer.max_steps=6", f"--ckpt_path={checkpoint}")
     [early] = tmp_path.rglob("metrics.part-*.csv")
-    assert len(early.read_text().splitlines()) == 1 + 2 * 3
+    assert read_curves([early])["train/loss"].steps == [0, 1, 2]
+    assert read_curves([early, early.with_name("metrics.csv")])["train/loss"].steps == [0, 1, 2, 3, 4, 5]
     report = (tmp_path / "report.md").read_text()
     assert "control/metrics.part-000.csv" in report
     run(tmp_path, *saving, "--trainer.max_steps=1")
