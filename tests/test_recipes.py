@@ -31,7 +31,7 @@ def test_a_shipped_recipe_says_what_it_is_and_how_to_run_it(name):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 def test_the_quickstart_runs_all_four_runs_and_writes_what_it_promises(tmp_path):
     assert main(["run", "quickstart", "--output", str(tmp_path), *SMALL]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
