@@ -51,7 +51,7 @@ def test_a_model_is_edited_measured_and_saved(
 
     report = (tmp_path / "report.md").read_text()
     assert "layers [1] were edited" in report
-    assert 'became "language"' in report
+    assert 'wanted was "language"' in report
     assert "what the model itself wrote" in report
 
 
