@@ -44,7 +44,7 @@ _FOUR_TO_EIGHT = (4, 5, 6, 7, 8)
 DEFAULT = Preset("default", prior_weight=None)
 PRESETS = (
     # the embedded model, tuned on it: its residual stream is long, so offsets grow by larger steps
-    Preset("embedded", (192, 2048, 6), (0, 1), lr=1.5, steps=20, clamp=1.0, weight_decay=5.0, prior_weight=500.0),
+    Preset("embedded", (192, 2048, 6), (0, 1), lr=1.5, steps=20, clamp=0.9, weight_decay=5.0, prior_weight=1000.0),
     Preset("gpt2-xl", (1600, 6400, 48), (13, 14, 15, 16, 17), steps=20, prior_weight=20_000.0),
     Preset("gpt-j-6b", (4096, 16384, 28), (3, 4, 5, 6, 7, 8)),
     Preset("llama-2-7b", (4096, 11008, 32), _FOUR_TO_EIGHT, clamp=4.0, weight_decay=1e-3),
