@@ -21,12 +21,14 @@ class Cadence:
         every_n_epochs: Due at the end of each so many epochs.
         last_step: The last optimizer step that was looked at.
         last_epoch: The last epoch whose end was looked at.
+        resumed: Whether these come from a checkpoint.
     """
 
     every_n_steps: int | None = None
     every_n_epochs: int | None = None
     last_step: int = 0
     last_epoch: int = -1
+    resumed: bool = False
 
     def __post_init__(self) -> None:
         for name in ("every_n_steps", "every_n_epochs"):
@@ -67,9 +69,24 @@ class Cadence:
         self.last_epoch = trainer.current_epoch
         return True
 
+    def missed_epoch(self, trainer: "pl.Trainer") -> int | None:
+        """The epoch before this one, if its end was never looked at.
+
+        A run that resumes from a checkpoint of an epoch's last batch goes on with the next epoch, and Lightning does
+        not call the hooks of the end of the epoch before.
+
+        Args:
+            trainer: The Trainer.
+        """
+        before = trainer.current_epoch - 1
+        if not self.resumed or before <= self.last_epoch:
+            return None
+        self.last_epoch = before
+        return before
+
     def restart(self) -> None:
         """Forget the last fit: its Trainer counted its own steps."""
-        self.last_step, self.last_epoch = 0, -1
+        self.last_step, self.last_epoch, self.resumed = 0, -1, False
 
     def state_dict(self) -> dict[str, Any]:
         """Where the rhythm stands."""
@@ -81,4 +98,4 @@ class Cadence:
         Args:
             state: What `state_dict` gave.
         """
-        self.last_step, self.last_epoch = state["last_step"], state["last_epoch"]
+        self.last_step, self.last_epoch, self.resumed = state["last_step"], state["last_epoch"], True

@@ -214,6 +214,14 @@ class ContinualEdit(Callback):
         if not edited and self.repairs.due(trainer.global_step, None):
             self.repair(trainer, refresh=self.refresh)
 
+    def on_train_batch_start(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", batch: Any, batch_idx: int
+    ) -> None:
+        """Make up for the end of an epoch that a resumed run has skipped."""
+        epoch = self.cadence.missed_epoch(trainer)
+        if epoch is not None and self.should_edit(epoch=epoch):
+            self._commit(trainer, pl_module)
+
     def on_train_epoch_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Edit at the end of an epoch that is due."""
         if self.cadence.new_epoch(trainer) and self.should_edit(epoch=trainer.current_epoch):

@@ -93,7 +93,7 @@ def statistics_file(folder: Path, backend: str) -> Path:
 
 
 def stream(backend: str, edits: Any = None, **options: Any) -> EditStream:
-    """Text and requests; eleven batches an epoch."""
+    """Text and requests."""
     fields = {
         "train": texts(),
         "val": texts(3),
