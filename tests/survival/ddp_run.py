@@ -18,7 +18,11 @@ from lightning_edit.errors import StrategyError
 from tests.callbacks.training import SaveAt, editing, fit, make_tokenizer, requests, texts, tiny_module
 
 STEPS = 6
-TWO = {"devices": 2, "strategy": DDPStrategy(process_group_backend="gloo")}
+
+
+def two() -> dict[str, Any]:
+    """Two processes on CPU; a strategy belongs to one Trainer."""
+    return {"devices": 2, "strategy": DDPStrategy(process_group_backend="gloo")}
 
 
 class FullRows(EditStream):
@@ -81,7 +85,7 @@ def failure(backend: str) -> str:
     assert callback.editor is not None
     callback.editor.edit = fail  # type: ignore[method-assign]
     try:
-        fit(tiny_module(backend), data(backend, 4), [callback], **TWO)
+        fit(tiny_module(backend), data(backend, 4), [callback], **two())
     except (ZeroDivisionError, StrategyError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
@@ -91,7 +95,7 @@ def main() -> None:
     """Train, resume and fail, on this rank."""
     folder, backend = Path(sys.argv[1]), Path(sys.argv[2]).read_text()
     torch.set_num_threads(1)
-    results = {"whole": run(backend, folder, 4, **TWO), "resumed": run(backend, folder, 4, resume=True, **TWO)}
+    results = {"whole": run(backend, folder, 4, **two()), "resumed": run(backend, folder, 4, resume=True, **two())}
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     torch.save({**results, "failure": failure(backend)}, folder / f"rank{rank}.pt")
 
