@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_edit.recipes import shipped_recipes
 from lightning_edit.runner.merge import RecipeError
-from lightning_edit.runner.recipe import load_recipe, parse_value, read_recipe
+from lightning_edit.runner.recipe import load_recipe, parse_value
 
 GOOD = """\
 # One line about it.
@@ -84,11 +83,3 @@ def test_values_are_read_as_in_a_file() -> None:
     assert parse_value("1e3x") == "1e3x"
     with pytest.raises(RecipeError, match="not valid YAML"):
         parse_value("[1")
-
-
-@pytest.mark.parametrize("name", list(shipped_recipes()))
-def test_every_shipped_recipe_says_what_it_shows_and_how_to_run_it(name: str) -> None:
-    recipe = read_recipe(shipped_recipes()[name])
-    assert recipe.recipe == name
-    assert 20 <= len(recipe.description) <= 110
-    assert f"lightning-edit run {name}" in recipe.header
