@@ -209,7 +209,7 @@ class ContinualEdit(Callback):
         """Edit or repair after an optimizer step that is due; in a dry run (`fast_dev_run`) after every step."""
         if not self.cadence.new_step(trainer):
             return
-        due = self.should_edit(step=trainer.global_step) or bool(trainer.fast_dev_run)
+        due = self.should_edit(step=trainer.global_step) or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         edited = due and self._commit(trainer, pl_module)
         if not edited and self.repairs.due(trainer.global_step, None):
             self.repair(trainer, refresh=self.refresh)

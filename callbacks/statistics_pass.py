@@ -54,7 +54,7 @@ def statistics_of_training_data(
 
 def _batches(trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> Iterable[Any]:
     """The batches a DataModule sets aside for this, or the training batches, from a loader of their own if possible."""
-    datamodule = getattr(trainer, "datamodule", None)
+    datamodule: Any = getattr(trainer, "datamodule", None)
     if hasattr(datamodule, "statistics_dataloader"):
         return datamodule.statistics_dataloader()  # type: ignore[no-any-return]
     for owner in (datamodule, pl_module):

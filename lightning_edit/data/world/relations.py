@@ -6,6 +6,7 @@ the subject: ``"{s} works for"`` + ``" " + value`` + ``"."`` is a sentence. This
 
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 import yaml
 
@@ -38,7 +39,9 @@ class Relation:
 def _read() -> tuple[tuple[Relation, ...], dict[str, tuple[str, ...]]]:
     text = (resources.files(__package__) / "relations.yaml").read_text(encoding="utf-8")
     data = yaml.safe_load(text)
-    rows = [{key: tuple(v) if isinstance(v, list) else v for key, v in row.items()} for row in data["relations"]]
+    rows: list[dict[str, Any]] = [
+        {key: tuple(v) if isinstance(v, list) else v for key, v in row.items()} for row in data["relations"]
+    ]
     return tuple(Relation(**row) for row in rows), {kind: tuple(names) for kind, names in data["values"].items()}
 
 
