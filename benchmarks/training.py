@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import lightning.pytorch as pl
@@ -70,7 +71,7 @@ def measure(sizes: Sizes, clock: Clock) -> list[Row]:
     }
     with quiet():
         for callbacks in ways.values():
-            turn(module, stream, callbacks, sizes, clock)
+            turn(module, stream, callbacks, replace(sizes, train_steps=2), clock)  # to warm up
         return compare(
             "training",
             {name: partial(turn, module, stream, callbacks, sizes, clock) for name, callbacks in ways.items()},
