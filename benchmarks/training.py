@@ -4,14 +4,15 @@ A turn is a short `Trainer.fit` of one module on the same text; only its steps a
 every callback of an editing run while nothing is due: ContinualEdit, EditMonitor, WandbEditLogger and a tracker whose
 moments are frozen. `sampling` has a tracker that still samples one batch in 16 (each turn contains exactly one) at the
 edited layer, which is its default beside ContinualEdit, or at all layers. `collecting` has it sample every batch, which
-it does until there are 4 n tokens.
+it does until there are 4 n tokens. What idle callbacks cost drowns in the noise of a real step, so they are also
+measured on a model so small that a step takes a few milliseconds.
 
 Run it alone: `python -m benchmarks training`
 """
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from functools import partial
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from benchmarks.setting import Sizes, make_module
+from benchmarks.setting import TINY, Sizes, make_module
 from benchmarks.timing import Clock, Row, compare
 from lightning_edit.callbacks import ContinualEdit, EditMonitor, KeyCovarianceTracker, WandbEditLogger
 from lightning_edit.data.stream import EditStream
@@ -52,33 +53,46 @@ def measure(sizes: Sizes, clock: Clock) -> list[Row]:
         sizes: Batches and steps.
         clock: By which clock.
     """
-    module = make_module(sizes)
-    world = World()
+    every = list(range(sizes.blocks))
+    callbacks: dict[str, list[Callback]] = {
+        "bare": [],
+        "idle": [tracker(sizes, frozen=True), *idle()],
+        "tracker sampling 1 layer": [tracker(sizes), *idle()],
+        f"tracker sampling {sizes.blocks} layers": [tracker(sizes, every), *idle()],
+        "tracker collecting 1 layer": [tracker(sizes, min_tokens=NEVER), *idle()],
+    }
+    aims = {name: 1.01 if name == "idle" else 1.03 for name in callbacks if "collecting" not in name}
+    tiny = replace(TINY, train_steps=6 * sizes.train_steps, train_rounds=2 * sizes.train_rounds)
+    alone: dict[str, list[Callback]] = {
+        "bare, tiny model": [],
+        "idle, tiny model": [tracker(tiny, frozen=True), *idle()],
+    }
+    with quiet():
+        return by_turns(callbacks, sizes, clock, aims) + by_turns(alone, tiny, clock, {})
+
+
+def by_turns(
+    callbacks: Mapping[str, Sequence[Callback]], sizes: Sizes, clock: Clock, aims: Mapping[str, float]
+) -> list[Row]:
+    """Compare fits of one module on one text.
+
+    Args:
+        callbacks: What stands beside it, by name; nothing first.
+        sizes: Batches and steps.
+        clock: By which clock.
+        aims: What ratios should stay under, by name.
+    """
+    module, world = make_module(sizes), World()
     stream = EditStream(
         requests=world_requests(world, 8),
         train=next_year(world, 0, 3 * sizes.batch * sizes.train_steps),
         max_length=sizes.length,
         batch_size=sizes.batch,
     )
-    frozen, every = tracker(sizes), list(range(sizes.blocks))
-    frozen.frozen = True
-    ways: dict[str, list[Callback]] = {
-        "bare": [],
-        "idle": [frozen, *idle()],
-        "tracker sampling 1 layer": [tracker(sizes), *idle()],
-        f"tracker sampling {sizes.blocks} layers": [tracker(sizes, every), *idle()],
-        "tracker collecting 1 layer": [tracker(sizes, min_tokens=NEVER), *idle()],
-    }
-    with quiet():
-        for callbacks in ways.values():
-            turn(module, stream, callbacks, replace(sizes, train_steps=2), clock)  # to warm up
-        return compare(
-            "training",
-            {name: partial(turn, module, stream, callbacks, sizes, clock) for name, callbacks in ways.items()},
-            sizes.train_rounds,
-            overhead=True,
-            aims={name: 1.01 if name == "idle" else 1.03 for name in ways if "collecting" not in name},
-        )
+    ways = {name: partial(turn, module, stream, on, sizes, clock) for name, on in callbacks.items()}
+    for on in callbacks.values():
+        turn(module, stream, on, replace(sizes, train_steps=2), clock)  # to warm up
+    return compare("training", ways, sizes.train_rounds, overhead=True, aims=aims)
 
 
 def idle() -> list[Callback]:
@@ -87,15 +101,20 @@ def idle() -> list[Callback]:
     return [ContinualEdit(every_n_steps=NEVER), monitor, WandbEditLogger()]
 
 
-def tracker(sizes: Sizes, layers: list[int] | None = None, min_tokens: int = 1) -> KeyCovarianceTracker:
+def tracker(
+    sizes: Sizes, layers: list[int] | None = None, min_tokens: int = 1, frozen: bool = False
+) -> KeyCovarianceTracker:
     """A tracker that samples once a turn.
 
     Args:
         sizes: Steps of a turn.
         layers: Layers to watch; None for the edited ones.
         min_tokens: Until there are so many tokens it samples every batch.
+        frozen: Whether an editor has its moments already.
     """
-    return KeyCovarianceTracker(layers, every_n_batches=sizes.train_steps, min_tokens=min_tokens)
+    made = KeyCovarianceTracker(layers, every_n_batches=sizes.train_steps, min_tokens=min_tokens)
+    made.frozen = frozen
+    return made
 
 
 def turn(

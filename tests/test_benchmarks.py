@@ -13,7 +13,7 @@ AIMS = {
     "targets": [None, None],
     "covariance": [None, None],
     "ledger": [None, None],
-    "training": [1.01, 1.03, 1.03, None],
+    "training": [1.01, 1.03, 1.03, None, None],
 }
 
 
