@@ -20,9 +20,9 @@ from benchmarks.setting import Sizes, make_module
 from benchmarks.timing import Clock, Row, compare, stopwatch
 from lightning_edit.data.world import World, world_requests
 from lightning_edit.editors.contexts import DEFAULT_CONTEXTS
-from lightning_edit.editors.reading import Reader
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.targets import Column, TargetOptions, optimize_targets
+from lightning_edit.requests import EditRequest
+from lightning_edit.targets import Column, TargetOptions, TargetPrompt, optimize_targets
 
 
 def measure(sizes: Sizes, clock: Clock) -> list[Row]:
@@ -34,8 +34,7 @@ def measure(sizes: Sizes, clock: Clock) -> list[Row]:
     """
     lm = make_module(sizes).language_model
     layer, steps = sizes.target_layer, sizes.target_steps
-    reader = Reader(lm, DEFAULT_CONTEXTS, 0.5, layer)
-    columns = [reader.column(request.id, [request]) for request in world_requests(World(), sizes.columns)]
+    columns = [make_column(request) for request in world_requests(World(), sizes.columns)]
     together = TargetOptions(steps=steps, batch_size=sizes.columns_at_once)
     alone = TargetOptions(steps=steps, batch_size=1)
     _check(lm, columns[:2], layer, together)
@@ -50,6 +49,22 @@ def measure(sizes: Sizes, clock: Clock) -> list[Row]:
         },
         sizes.target_rounds,
     )
+
+
+def make_column(request: EditRequest) -> Column:
+    """A request as the editors ask for it: the bare prompt, the prompt behind five contexts, and a text for the KL term.
+
+    Args:
+        request: A request with a subject.
+    """
+    assert request.subject is not None
+    assert request.subject_span is not None
+    start, end = request.subject_span
+    prompts = [
+        TargetPrompt(context + request.prompt, (start + len(context), end + len(context)), request.target)
+        for context in ("", *DEFAULT_CONTEXTS)
+    ]
+    return Column(request.id, prompts, (f"{request.subject} is a", (0, len(request.subject))))
 
 
 def plain(lm: LanguageModel, columns: Sequence[Column], layer: int, options: TargetOptions) -> Tensor:
