@@ -52,7 +52,7 @@ def measure(sizes: Sizes, clock: Clock) -> list[Row]:
 
 
 def make_column(request: EditRequest) -> Column:
-    """A request as the editors ask for it: the bare prompt, the prompt behind five contexts, and a text for the KL term.
+    """A request as editors ask for it: the bare prompt, the prompt behind five contexts, and a text for the KL term.
 
     Args:
         request: A request with a subject.
