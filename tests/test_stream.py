@@ -19,6 +19,7 @@ from lightning_edit.data.text import read_texts, token_rows
 from lightning_edit.errors import EditError, RequestError, StateError
 from lightning_edit.requests import EditRequest
 
+
 def request(number: int, **changes: Any) -> EditRequest:
     subject = f"Person {number}"
     fields = {"id": f"r{number}", "prompt": f"{subject} lives in", "target": "Rome", "subject": subject}
