@@ -253,3 +253,13 @@ def test_subject_behind_the_target_is_refused(tiny_lm: LanguageModel) -> None:
 def test_impossible_options_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(EditError, match=next(iter(change))):
         TargetOptions(**change)
+
+
+def test_length_is_measured_from_the_center(tiny_model: Build, tokenizer: PreTrainedTokenizerFast) -> None:
+    lm = LanguageModel(tiny_model("llama", dtype=torch.float64), tokenizer)
+    far = columns()
+    for column in far:
+        column.center = torch.full((32,), 3.0, dtype=torch.float64)
+    found = optimize_targets(lm, far, 1, TargetOptions(steps=3, clamp=0.1))
+    distance = (found.z - 3.0).norm(dim=1) / (3.0 * 32**0.5)
+    assert (distance < 0.1 + 1e-12).all()

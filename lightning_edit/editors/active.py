@@ -43,12 +43,14 @@ class ActiveColumn:
     Args:
         requests: Ids of the requests it stands for, oldest first.
         z: Its block target (d,).
+        center: The hidden state before the edit, from which the clamp is measured (d,).
         loss: Loss at which the target's optimisation ended.
         pairs: Key and value at every edited layer, kept only while the column is out of use.
     """
 
     requests: tuple[str, ...]
     z: Tensor
+    center: Tensor
     loss: float
     pairs: Mapping[int, Pair] | None = None
 

@@ -1,30 +1,26 @@
-"""The closed-form editor: everything that MEMIT, AlphaEdit and their relatives share.
+"""The closed-form editor: everything that MEMIT, AlphaEdit and their relatives do to a model.
 
 A method is a declaration (prior, noise, history, restriction, how targets are found); see `memit.py` for one. An editor
 works on any `EditableModule` or `LanguageModel`, with or without a Trainer, and owns the ledgers. This file is the
 public face; the order of an edit stands in `operation.py`, its steps in `sweep.py`.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from os import PathLike
 from typing import Any, ClassVar, Literal, get_args
 
-from lightning_edit.algebra import KeyCovariance, Mode, Prior, Restriction, identity
+from lightning_edit.algebra import Mode, Restriction, identity
 from lightning_edit.editors.active import ActiveSet
-from lightning_edit.editors.adapter import export_adapter
-from lightning_edit.editors.edited_site import Drift, EditedSite
-from lightning_edit.editors.estate import Declaration, Estate
+from lightning_edit.editors.edited_site import Drift
+from lightning_edit.editors.estate import Declaration
+from lightning_edit.editors.keeper import Keeper, file_of
 from lightning_edit.editors.operation import Guard, Operation
-from lightning_edit.editors.preparation import StatisticsSource, find_statistics
-from lightning_edit.editors.presets import Preset
+from lightning_edit.editors.preparation import StatisticsSource
 from lightning_edit.editors.reading import Reader
 from lightning_edit.editors.report import EditReport
-from lightning_edit.editors.storage import load_state, save_state
 from lightning_edit.editors.sweep import Sweep
-from lightning_edit.errors import EditError, StateError
+from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
 from lightning_edit.requests import EditRequest, check_batch
 from lightning_edit.targets import TargetOptions
@@ -33,7 +29,7 @@ History = Literal["kept", "latest", "absorbed"]
 TargetModel = Literal["live", "base"]
 
 
-class ClosedFormEditor(ABC):
+class ClosedFormEditor(Keeper):
     """Edits FFN projections in closed form, many requests at once, and keeps account of them.
 
     With base weight W_b, active keys K and values V, prior Q and noise s, each edited layer carries
@@ -56,6 +52,10 @@ class ClosedFormEditor(ABC):
         kl: Weight of the divergence at "<subject> is a".
         stop_loss: A target is found when its loss is below this.
         batch_size: Targets optimised in one graph.
+        passes: How often the targets of a batch are optimised: after the first pass, those that the batch's other
+            edits got in the way of are optimised again with all edits in place. Only with live targets.
+        stale_loss: A target is optimised again when its loss on the edited model is this much above what it was when
+            it was found.
         seed: Seed of sampled contexts.
         preset: Name of a row in `presets.py`; None matches the model's name, then its shape.
         restriction: What stands between the exact update and the deployed one; None deploys the update as it is.
@@ -79,6 +79,8 @@ class ClosedFormEditor(ABC):
         kl: float = 0.0625,
         stop_loss: float = 0.05,
         batch_size: int = 16,
+        passes: int = 1,
+        stale_loss: float = 0.5,
         seed: int = 0,
         preset: str | None = None,
         restriction: Restriction | None = None,
@@ -90,11 +92,14 @@ class ClosedFormEditor(ABC):
         _check_choice("deployment", deployment, Mode)
         if not 0 < bare_weight <= 1:
             raise EditError(f"bare_weight={bare_weight}; expected a share of the key, above 0 and up to 1.")
-        self.history, self.drift, self.targets = history, drift, targets
+        if passes < 1 or (passes > 1 and targets == "base"):
+            raise EditError(f"passes={passes} with targets={targets!r}; expected at least 1, and no more on the base.")
+        self.drift, self.targets = drift, targets
+        self.passes, self.stale_loss = passes, stale_loss
         given = {"lr": lr, "steps": steps, "clamp": clamp, "weight_decay": weight_decay}
         self._given: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self._target_options = TargetOptions(**self._given, kl=kl, stop_loss=stop_loss, batch_size=batch_size)
-        self._estate = Estate(
+        super().__init__(
             Declaration(
                 name=type(self).__name__,
                 noise=self.noise,
@@ -109,81 +114,6 @@ class ClosedFormEditor(ABC):
                 deployment=deployment,
             )
         )
-
-    @abstractmethod
-    def make_prior(self, statistics: KeyCovariance, preset: Preset) -> Prior:
-        """The method's prior at one layer: where an update may go, and at what price.
-
-        Args:
-            statistics: Key moments of the layer.
-            preset: Settings of the model, for what the user left open.
-        """
-
-    @property
-    def prepared(self) -> bool:
-        """Whether the editor has what it needs to edit."""
-        return self._estate.prepared
-
-    @property
-    def aligned(self) -> bool:
-        """Whether all active requests stay in the solution, so that sequential edits equal the one-time edit."""
-        return self.history == "kept"
-
-    @property
-    def requests(self) -> list[EditRequest]:
-        """Requests at work, in the order they were applied."""
-        return [entry.request for entry in self._estate.book.active.requests.values()]
-
-    @property
-    def layers(self) -> list[int]:
-        """The edited layers; empty before the editor has met a model."""
-        return list(self._estate.layers)
-
-    @property
-    def sites(self) -> list[EditedSite]:
-        """The edited sites with their ledgers, lowest layer first; empty before the first edit."""
-        return list(self._estate.sites)
-
-    @property
-    def preset(self) -> Preset | None:
-        """The model's preset; None before the editor has met a model."""
-        return self._estate.preset
-
-    def attach(self, module: object) -> list[int]:
-        """Settle on a model, and on the layers to edit in it. Nothing in the model changes.
-
-        Args:
-            module: An `EditableModule` or `LanguageModel`.
-
-        Returns:
-            The layers, whose key statistics `prepare` needs.
-        """
-        self._estate.attach(as_language_model(module))
-        return self.layers
-
-    def prepare(
-        self,
-        module: object,
-        statistics: StatisticsSource | None = None,
-        corpus: Iterable[str] | None = None,
-        max_tokens: int | None = None,
-    ) -> None:
-        """Make the priors, from key statistics or from a corpus. Nothing in the model changes.
-
-        Args:
-            module: An `EditableModule` or `LanguageModel`.
-            statistics: A statistics file, or moments by layer.
-            corpus: Texts to collect them from.
-            max_tokens: Read this much of the corpus at most.
-        """
-        priors = self._priors(as_language_model(module), statistics, corpus, max_tokens)
-        for site in self._estate.sites:
-            if site.ledger.prior.fingerprint != priors[site.layer].fingerprint:
-                raise StateError(
-                    f"the edits of layer {site.layer} were made with other key statistics; expected the same ones. "
-                    "Call reprior() to solve all active edits again with the new ones."
-                )
-        self._estate.priors, self._estate.statistics = priors, _file(statistics)
 
     def edit(self, module: object, requests: Iterable[EditRequest], guard: Guard | None = None) -> EditReport:
         """Teach the model some requests, or leave everything as it was.
@@ -206,6 +136,9 @@ class ClosedFormEditor(ABC):
         report.replaced = [key for key in goal.shelf if key not in active.shelf]
         with self._operation(reader, report, guard) as operation:
             operation.move(goal, only_new=self.history == "latest")
+            for _ in range(self.passes - 1):
+                if not operation.polish(self.stale_loss):
+                    break
             if self.history == "absorbed":
                 operation.settle()
         return report
@@ -231,19 +164,16 @@ class ClosedFormEditor(ABC):
         """
         return self._take_back(as_language_model(module), self._estate.book.active.rolled_back(count), guard)
 
-    def repair(
-        self, module: object, refresh: bool = False, stale_loss: float = 1.0, guard: Guard | None = None
-    ) -> EditReport:
+    def repair(self, module: object, refresh: bool = False, guard: Guard | None = None) -> EditReport:
         """Deal with drift, and deploy the exact weights again.
 
         Args:
             module: An `EditableModule` or `LanguageModel`.
             refresh: Also read all keys again (they go stale when lower layers change), and optimise again the targets
-                of requests that are not met any more.
-            stale_loss: A request is not met when its loss is above this.
+                of requests that are not met any more (see `stale_loss`).
             guard: As for `edit`.
         """
-        return self._maintain(module, "repair", guard, stale_loss if refresh else None)
+        return self._maintain(module, "repair", guard, refresh)
 
     def rebuild(self, module: object, guard: Guard | None = None) -> EditReport:
         """Make the one-time edit of all active requests from the base weights and the stored targets.
@@ -276,61 +206,8 @@ class ClosedFormEditor(ABC):
             for site in self._estate.sites:
                 site.ledger.reprior(priors[site.layer])
             operation.sweep.deploy()
-        self._estate.priors, self._estate.statistics = priors, _file(statistics)
+        self._estate.priors, self._estate.statistics = priors, file_of(statistics)
         return report
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain containers with which another editor goes on bit for bit."""
-        return self._estate.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another editor stood; the model's weights have to come from the same moment.
-
-        Args:
-            state: What `state_dict` gave.
-        """
-        self._estate.load_state_dict(state)
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the state to a file, atomically.
-
-        Args:
-            path: The file.
-        """
-        save_state(path, self.state_dict())
-
-    def load(self, path: str | PathLike[str]) -> None:
-        """Read the state from a file.
-
-        Args:
-            path: What `save` wrote.
-        """
-        self.load_state_dict(load_state(path))
-
-    def export_adapter(self, module: object, folder: str | PathLike[str], name: str | None = None) -> dict[str, Any]:
-        """Write the edits as a LoRA adapter that plain PEFT loads; see `adapter.py`.
-
-        Args:
-            module: An `EditableModule` or `LanguageModel` that carries the edits.
-            folder: Where to write.
-            name: Hub name or folder of the base model, for the adapter's configuration.
-        """
-        lm = as_language_model(module)
-        self._estate.open(lm)
-        return export_adapter(lm, self.sites, folder, name)
-
-    def _priors(
-        self,
-        lm: LanguageModel,
-        statistics: StatisticsSource | None,
-        corpus: Iterable[str] | None,
-        max_tokens: int | None,
-    ) -> dict[int, Prior]:
-        """A prior for every edited layer."""
-        self._estate.attach(lm)
-        moments = find_statistics(lm, self.layers, statistics, corpus, max_tokens)
-        assert self.preset is not None  # attached
-        return {layer: self.make_prior(moments[layer], self.preset) for layer in self.layers}
 
     @contextmanager
     def _operation(self, reader: Reader, report: EditReport, guard: Guard | None) -> Iterator[Operation]:
@@ -358,7 +235,7 @@ class ClosedFormEditor(ABC):
                 operation.move(goal)
         return report
 
-    def _maintain(self, module: object, kind: str, guard: Guard | None, stale_loss: float | None = None) -> EditReport:
+    def _maintain(self, module: object, kind: str, guard: Guard | None, refresh: bool = False) -> EditReport:
         """Repair or rebuild."""
         report = EditReport(kind, active=len(self.requests))
         if not self._estate.book.active.applied:
@@ -366,8 +243,8 @@ class ClosedFormEditor(ABC):
         with self._operation(self._estate.open(as_language_model(module)), report, guard) as operation:
             if kind == "rebuild":
                 operation.rebuild()
-            elif stale_loss is not None:
-                operation.refresh(stale_loss)
+            elif refresh:
+                operation.refresh(self.stale_loss)
         return report
 
 
@@ -375,8 +252,3 @@ def _check_choice(name: str, value: object, kind: object) -> None:
     """Refuse a value that is not one of a literal's."""
     if value not in get_args(kind):
         raise EditError(f"{name}={value!r}; expected one of {', '.join(map(repr, get_args(kind)))}.")
-
-
-def _file(statistics: StatisticsSource | None) -> str | None:
-    """Path of a statistics file, if that is where they came from."""
-    return None if statistics is None or isinstance(statistics, Mapping) else str(statistics)

@@ -75,7 +75,13 @@ def _requests(states: list[dict[str, Any]]) -> dict[str, ActiveRequest]:
 
 def _plain_column(column: ActiveColumn) -> dict[str, Any]:
     pairs = {str(layer): list(pair) for layer, pair in (column.pairs or {}).items()}
-    return {"requests": list(column.requests), "z": column.z, "loss": column.loss, "pairs": pairs}
+    return {
+        "requests": list(column.requests),
+        "z": column.z,
+        "center": column.center,
+        "loss": column.loss,
+        "pairs": pairs,
+    }
 
 
 def _columns(states: list[dict[str, Any]]) -> dict[Group, ActiveColumn]:
@@ -83,6 +89,7 @@ def _columns(states: list[dict[str, Any]]) -> dict[Group, ActiveColumn]:
         ActiveColumn(
             tuple(state["requests"]),
             state["z"].clone(),
+            state["center"].clone(),
             state["loss"],
             {int(layer): (key.clone(), value.clone()) for layer, (key, value) in state["pairs"].items()} or None,
         )

@@ -15,7 +15,7 @@ from lightning_edit.editors.active import ActiveColumn, ActiveSet
 from lightning_edit.editors.book import Book, Group
 from lightning_edit.editors.edited_site import Drift
 from lightning_edit.editors.report import EditRefused, EditReport
-from lightning_edit.editors.sweep import Sweep
+from lightning_edit.editors.sweep import Placing, Sweep
 from lightning_edit.model.weights import read_weight
 from lightning_edit.requests import EditRequest
 
@@ -83,17 +83,32 @@ class Operation:
         fresh = self._optimize([group for group in groups if group not in columns and group not in archive])
         everything = {**columns, **{c.requests: replace(c, pairs=None) for c in (*returning, *fresh)}}
         if self.from_base:
-            self._spread([everything[group] for group in groups], alone=True)
+            self._spread([everything[group] for group in groups], "set")
         else:
             self.sweep.put_back([column for column in returning if column.pairs])
-            self._spread([c for c in returning if not c.pairs] + fresh, alone=only_new)
+            self._spread([c for c in returning if not c.pairs] + fresh, "set" if only_new else "append")
         self.book = replace(self.book, columns={group: everything[group] for group in groups})
         self._note_near([column.id for column in fresh])
+
+    def polish(self, stale_loss: float) -> bool:
+        """Optimise again, on the model with all edits in place, the columns that these edits got in the way of.
+
+        Args:
+            stale_loss: How much worse than when its target was found a column may be met.
+
+        Returns:
+            Whether there was anything to do.
+        """
+        new = [group for group, column in self.book.columns.items() if column.id in self.report.losses]
+        if not (stale := self._stale(new, stale_loss)):
+            return False
+        self._spread(self._optimize(stale, again=True), "replace")
+        return True
 
     def rebuild(self) -> None:
         """Make the one-time edit of the whole active set: from the base weights and the stored targets, upwards."""
         self.sweep.enter_base()
-        self._spread(list(self.book.columns.values()), alone=True)
+        self._spread(list(self.book.columns.values()), "set")
         archive = {group: replace(column, pairs=None) for group, column in self.book.archive.items()}
         self.book = replace(self.book, archive=archive)
 
@@ -101,21 +116,14 @@ class Operation:
         """Rebuild, then optimise again the targets whose requests are not met any more, each from where it was.
 
         Args:
-            stale_loss: A column is stale when its loss on the edited model is above this.
+            stale_loss: How much worse than when its target was found a column may be met.
         """
         self.rebuild()
-        columns = dict(self.book.columns)
-        if not (stale := self._stale(stale_loss)):
-            return
-        for site in self.sweep.sites:
-            site.ledger.drop([columns[group].id for group in stale])
-        if self.from_base:
-            self.sweep.enter_base()
-        else:
-            self.sweep.deploy()
-        columns |= {c.requests: c for c in self._optimize(stale, [columns[group].z for group in stale])}
-        self.book = replace(self.book, columns=columns)
-        self.rebuild()
+        if stale := self._stale(list(self.book.columns), stale_loss):
+            if self.from_base:
+                self.sweep.enter_base()
+            self._optimize(stale, again=True)
+            self.rebuild()
 
     def settle(self) -> None:
         """Absorb the columns into the base and forget them."""
@@ -143,26 +151,29 @@ class Operation:
             self.book = replace(self.book, archive={**self.book.archive, **put_by})
         return {group: column for group, column in self.book.columns.items() if group in wanted}
 
-    def _optimize(self, groups: Sequence[Group], starts: Sequence[Tensor | None] = ()) -> list[ActiveColumn]:
-        """New columns with optimised targets."""
+    def _optimize(self, groups: Sequence[Group], again: bool = False) -> list[ActiveColumn]:
+        """Columns with optimised targets, new ones or known ones from where they are."""
         if not groups:
             return []
-        found = self.sweep.targets([self._requests(group) for group in groups], starts or [None] * len(groups))
-        z, losses = found.z.clone().unbind(), found.loss.tolist()
-        columns = [ActiveColumn(*parts) for parts in zip(groups, z, losses, strict=True)]
+        old = [self.book.columns[group] for group in groups] if again else []
+        found = self.sweep.targets([self._requests(group) for group in groups], old)
+        centers = [column.center for column in old] or found.start.clone().unbind()
+        parts = zip(groups, found.z.clone().unbind(), centers, found.loss.tolist(), strict=True)
+        columns = [ActiveColumn(*part) for part in parts]
+        if again:
+            self.book = replace(self.book, columns={**self.book.columns, **{c.requests: c for c in columns}})
         self.report.losses |= {column.id: column.loss for column in columns}
         return columns
 
-    def _stale(self, bound: float) -> list[Group]:
-        """Columns whose requests the edited model does not meet."""
-        groups = list(self.book.columns)
-        once = replace(self.sweep.options, steps=1)
-        found = self.sweep.targets([self._requests(group) for group in groups], [None] * len(groups), once)
-        return [group for group, loss in zip(groups, found.loss.tolist(), strict=True) if loss > bound]
+    def _stale(self, groups: Sequence[Group], bound: float) -> list[Group]:
+        """Columns that the edited model meets worse than their targets did when they were found."""
+        losses = self.sweep.losses([self._requests(group) for group in groups])
+        found = zip(groups, losses, strict=True)
+        return [group for group, loss in found if loss > self.book.columns[group].loss + bound]
 
-    def _spread(self, columns: Sequence[ActiveColumn], alone: bool) -> None:
+    def _spread(self, columns: Sequence[ActiveColumn], how: Placing) -> None:
         """Put columns into ledgers and weights."""
-        self.sweep.spread(columns, [self._requests(column.requests)[0] for column in columns], alone)
+        self.sweep.spread(columns, [self._requests(column.requests)[0] for column in columns], how)
 
     def _requests(self, group: Group) -> list[EditRequest]:
         """The requests of a column."""

@@ -64,13 +64,13 @@ class Reader:
         rows = zip(encoded.input_ids, encoded.attention_mask, ends, strict=True)
         return [tuple(ids[mask.bool()][: end + 1].tolist()) for ids, mask, end in rows]
 
-    def column(self, name: str, requests: Sequence[EditRequest], z: Tensor | None = None) -> Column:
+    def column(self, requests: Sequence[EditRequest], z: Tensor | None = None, center: Tensor | None = None) -> Column:
         """What the target of some requests that share a key has to achieve.
 
         Args:
-            name: The column's id.
             requests: The requests.
             z: A target to start from.
+            center: What the clamp is measured from.
         """
         prompts = [
             TargetPrompt(context + request.prompt, _shift(span_of(request), len(context)), request.target)
@@ -78,7 +78,7 @@ class Reader:
             for context in ("", *self.contexts)
         ]
         subject = requests[0].subject or ""
-        return Column(name, prompts, (f"{subject} is a", (0, len(subject))), z)
+        return Column(requests[0].id, prompts, (f"{subject} is a", (0, len(subject))), z, center)
 
     def keys(self, requests: Sequence[EditRequest], layer: int) -> Tensor:
         """Keys at one layer (n, m), in float64.

@@ -6,7 +6,8 @@ knows ledgers by their sites and requests by their texts; it decides nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from lightning_edit.targets import TargetOptions, Targets, optimize_targets
 
 NEARLY_EQUAL = 0.9999  # cosine of two keys that the ledger can hardly tell apart
 Requests = Sequence[EditRequest]
+Placing = Literal["append", "replace", "set"]
 
 
 @dataclass(slots=True)
@@ -62,36 +64,48 @@ class Sweep:
             for site in self.sites:
                 site.enter_base(self.projection(site))
 
-    def targets(
-        self, groups: Sequence[Requests], starts: Sequence[Tensor | None], options: TargetOptions | None = None
-    ) -> Targets:
+    def targets(self, groups: Sequence[Requests], old: Sequence[ActiveColumn] = ()) -> Targets:
         """Optimise one target for each group of requests.
 
         Args:
             groups: Requests that share a key.
-            starts: Targets to start from.
-            options: How to optimise, if not as usual.
+            old: Their columns so far, whose targets are the starting points.
         """
         with self.report.timed("targets"):
-            columns = [self.reader.column(g[0].id, g, z) for g, z in zip(groups, starts, strict=True)]
-            return optimize_targets(self.reader.lm, columns, self.reader.target_layer, options or self.options)
+            if old:
+                columns = [self.reader.column(g, c.z, c.center) for g, c in zip(groups, old, strict=True)]
+            else:
+                columns = [self.reader.column(group) for group in groups]
+            return optimize_targets(self.reader.lm, columns, self.reader.target_layer, self.options)
 
-    def spread(self, columns: Sequence[ActiveColumn], first: Requests, alone: bool) -> None:
+    def losses(self, groups: Sequence[Requests]) -> list[float]:
+        """How well the model as it is meets each group of requests.
+
+        Args:
+            groups: Requests that share a key.
+        """
+        with self.report.timed("targets"):
+            columns = [self.reader.column(group) for group in groups]
+            once = replace(self.options, steps=1)
+            return optimize_targets(self.reader.lm, columns, self.reader.target_layer, once).loss.tolist()
+
+    def spread(self, columns: Sequence[ActiveColumn], first: Requests, how: Placing) -> None:
         """Put columns into the ledgers and the weights, layer by layer.
 
         Args:
             columns: The columns, with their targets.
             first: One request of each, whose prompt stands for all.
-            alone: Whether they replace whatever is in the ledgers, or are added to it.
+            how: `append` adds them, `replace` exchanges columns that are there, `set` makes them the only ones.
         """
-        if not columns and not alone:
+        if not columns and how != "set":
             return
         ids = [column.id for column in columns]
         for i, site in enumerate(self.sites):
             with self.report.timed("keys"):
                 keys, values = self._read(site, columns, first, len(self.sites) - i)
             with self.report.timed("solve"):
-                change = site.ledger.set_columns if alone else site.ledger.append
+                ledger = site.ledger
+                change = {"append": ledger.append, "replace": ledger.replace, "set": ledger.set_columns}[how]
                 change(ids, keys, values)
             with self.report.timed("write"):
                 site.deploy(self.projection(site), ids)

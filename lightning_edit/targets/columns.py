@@ -75,12 +75,14 @@ class Column:
         prompts: The texts whose loss the target minimises; the first is a bare prompt, where the start is read.
         kl_prompt: A text about the subject, with the subject's span, at which the model should stay as it is.
         z: A target to start from; the hidden state itself where none is given.
+        center: What the offset's length is measured from; the hidden state itself where none is given.
     """
 
     id: str
     prompts: list[TargetPrompt]
     kl_prompt: tuple[str, Span] | None = None
     z: Tensor | None = None
+    center: Tensor | None = None
 
 
 @dataclass(slots=True)

@@ -90,7 +90,10 @@ class _Batch:
         start = self.tail.start[first]
         self.start = start if start.dtype == torch.float64 else start.float()  # (m, d)
         self.offset = torch.zeros_like(self.start)
+        self.center = self.start.clone()
         for i, index in enumerate(chosen):
+            if (center := columns[index].center) is not None:
+                self.center[i] = center.to(self.start)
             if (z := columns[index].z) is not None:
                 self.offset[i] = z.to(self.start) - self.start[i]
         self.offset = self._clamp(self.offset)
@@ -140,7 +143,8 @@ class _Batch:
         target = self.labels >= 0
         right = log_p[target].gather(1, self.labels[target, None])[:, 0]
         norm = torch.linalg.vector_norm
-        loss: Tensor = self.options.weight_decay * norm(offset, dim=1) / norm(self.start, dim=1) ** 2
+        way = norm(self.start + offset - self.center, dim=1)
+        loss: Tensor = self.options.weight_decay * way / norm(self.center, dim=1) ** 2
         loss = loss.index_add(0, self.of_score[target], -right * self.weight[target].to(right))
         if self.before is not None:
             now = log_p[~target]
@@ -156,7 +160,8 @@ class _Batch:
         self.tail.keep(kept.nonzero().flatten())
         self.rows = [row for row, keep in zip(self.rows, kept.tolist(), strict=True) if keep]
         self.alive = [column for column, keep in zip(self.alive, alive.tolist(), strict=True) if keep]
-        self.start, self.offset, self.moments = self.start[alive], self.offset[alive], self.moments[:, alive]
+        self.start, self.center = self.start[alive], self.center[alive]
+        self.offset, self.moments = self.offset[alive], self.moments[:, alive]
         self._index()
 
     def _update(self, gradient: Tensor, step: int) -> None:
@@ -168,7 +173,8 @@ class _Batch:
         self.offset = self._clamp(offset)
 
     def _clamp(self, offset: Tensor) -> Tensor:
-        """Project offsets onto the ball that is allowed around their starts."""
-        bound = self.options.clamp * self.start.norm(dim=1, keepdim=True)
-        length = offset.norm(dim=1, keepdim=True)
-        return torch.where(length > bound, offset * (bound / length), offset)
+        """Project targets onto the ball that is allowed around their centers."""
+        way = self.start + offset - self.center
+        bound = self.options.clamp * self.center.norm(dim=1, keepdim=True)
+        length = way.norm(dim=1, keepdim=True)
+        return torch.where(length > bound, self.center + way * (bound / length) - self.start, offset)

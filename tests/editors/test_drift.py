@@ -125,18 +125,18 @@ def test_drift_of_a_bfloat16_model(make_lm: Make, make_editor: MakeEditor) -> No
 
 def test_refresh_reads_stale_keys_again(make_lm: Make, make_editor: MakeEditor) -> None:
     lm = make_lm()
-    editor = make_editor(lm, layers=[1])
+    editor = make_editor(lm, layers=[1], stale_loss=0.2)
     editor.edit(lm, facts(4))
     train_a_bit(lm, 0.15)
     editor.repair(lm)
     stale = editor.sites[0].ledger.keys.clone()
-    report = editor.repair(lm, refresh=True, stale_loss=0.2)
+    report = editor.repair(lm, refresh=True)
     assert (editor.sites[0].ledger.keys - stale).norm() > 0.01 * stale.norm()
     assert 0 < len(report.losses) <= 4  # what is above block 1 has moved too
     assert all(says(lm, request) for request in facts(4))
     ids = editor.sites[0].ledger.ids
     assert sorted(ids) == ["r0", "r1", "r2", "r3"]
-    assert editor.repair(lm, refresh=True, stale_loss=0.5).losses == {}
+    assert editor.repair(lm, refresh=True).losses == {}
 
 
 def test_weights_that_are_not_finite_are_named(make_lm: Make, make_editor: MakeEditor) -> None:

@@ -182,3 +182,15 @@ def test_default_options_choose_layers_and_preset(make_lm: Make, moments: Callab
     assert editor.preset.name == "default"
     editor.edit(lm, facts(2))
     assert all(says(lm, request) for request in facts(2))
+
+
+def test_more_passes_make_up_for_edits_that_get_in_each_others_way(make_lm: Make, make_editor: MakeEditor) -> None:
+    scores = {}
+    for passes in (1, 3):
+        lm = make_lm()
+        editor = make_editor(lm, layers=[0], prior_weight=0.01, passes=passes, stale_loss=0.02)
+        editor.edit(lm, facts(8))
+        scores[passes] = [score(lm, request)[0] for request in facts(8)]
+        assert len(editor.sites[0].ledger) == 8
+    assert min(scores[3]) > min(scores[1])
+    assert sum(scores[3]) > sum(scores[1])

@@ -1,0 +1,166 @@
+"""What every closed-form editor owns, says and saves: priors, ledgers, requests at work.
+
+`Keeper` is the still part of an editor: it looks at models and changes none. What an editor does to a model stands in
+`base.py`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any
+
+from lightning_edit.algebra import KeyCovariance, Prior
+from lightning_edit.editors.adapter import export_adapter
+from lightning_edit.editors.edited_site import EditedSite
+from lightning_edit.editors.estate import Declaration, Estate
+from lightning_edit.editors.preparation import StatisticsSource, find_statistics
+from lightning_edit.editors.presets import Preset
+from lightning_edit.editors.storage import load_state, save_state
+from lightning_edit.errors import StateError
+from lightning_edit.model.language_model import LanguageModel, as_language_model
+from lightning_edit.requests import EditRequest
+
+
+class Keeper(ABC):
+    """Priors, ledgers and the book of an editor.
+
+    Args:
+        declaration: What the editor is.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        self.history = declaration.history
+        self._estate = Estate(declaration)
+
+    @abstractmethod
+    def make_prior(self, statistics: KeyCovariance, preset: Preset) -> Prior:
+        """The method's prior at one layer: where an update may go, and at what price.
+
+        Args:
+            statistics: Key moments of the layer.
+            preset: Settings of the model, for what the user left open.
+        """
+
+    @property
+    def prepared(self) -> bool:
+        """Whether the editor has what it needs to edit."""
+        return self._estate.prepared
+
+    @property
+    def aligned(self) -> bool:
+        """Whether all active requests stay in the solution, so that sequential edits equal the one-time edit."""
+        return self.history == "kept"
+
+    @property
+    def requests(self) -> list[EditRequest]:
+        """Requests at work, in the order they were applied."""
+        return [entry.request for entry in self._estate.book.active.requests.values()]
+
+    @property
+    def layers(self) -> list[int]:
+        """The edited layers; empty before the editor has met a model."""
+        return list(self._estate.layers)
+
+    @property
+    def sites(self) -> list[EditedSite]:
+        """The edited sites with their ledgers, lowest layer first; empty before the first edit."""
+        return list(self._estate.sites)
+
+    @property
+    def preset(self) -> Preset | None:
+        """The model's preset; None before the editor has met a model."""
+        return self._estate.preset
+
+    def attach(self, module: object) -> list[int]:
+        """Settle on a model, and on the layers to edit in it. Nothing in the model changes.
+
+        Args:
+            module: An `EditableModule` or `LanguageModel`.
+
+        Returns:
+            The layers, whose key statistics `prepare` needs.
+        """
+        self._estate.attach(as_language_model(module))
+        return self.layers
+
+    def prepare(
+        self,
+        module: object,
+        statistics: StatisticsSource | None = None,
+        corpus: Iterable[str] | None = None,
+        max_tokens: int | None = None,
+    ) -> None:
+        """Make the priors, from key statistics or from a corpus. Nothing in the model changes.
+
+        Args:
+            module: An `EditableModule` or `LanguageModel`.
+            statistics: A statistics file, or moments by layer.
+            corpus: Texts to collect them from.
+            max_tokens: Read this much of the corpus at most.
+        """
+        priors = self._priors(as_language_model(module), statistics, corpus, max_tokens)
+        for site in self._estate.sites:
+            if site.ledger.prior.fingerprint != priors[site.layer].fingerprint:
+                raise StateError(
+                    f"the edits of layer {site.layer} were made with other key statistics; expected the same ones. "
+                    "Call reprior() to solve all active edits again with the new ones."
+                )
+        self._estate.priors, self._estate.statistics = priors, file_of(statistics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers with which another editor goes on bit for bit."""
+        return self._estate.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another editor stood; the model's weights have to come from the same moment.
+
+        Args:
+            state: What `state_dict` gave.
+        """
+        self._estate.load_state_dict(state)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the state to a file, atomically.
+
+        Args:
+            path: The file.
+        """
+        save_state(path, self.state_dict())
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Read the state from a file.
+
+        Args:
+            path: What `save` wrote.
+        """
+        self.load_state_dict(load_state(path))
+
+    def export_adapter(self, module: object, folder: str | PathLike[str], name: str | None = None) -> dict[str, Any]:
+        """Write the edits as a LoRA adapter that plain PEFT loads; see `adapter.py`.
+
+        Args:
+            module: An `EditableModule` or `LanguageModel` that carries the edits.
+            folder: Where to write.
+            name: Hub name or folder of the base model, for the adapter's configuration.
+        """
+        lm = as_language_model(module)
+        self._estate.open(lm)
+        return export_adapter(lm, self.sites, folder, name)
+
+    def _priors(
+        self,
+        lm: LanguageModel,
+        statistics: StatisticsSource | None,
+        corpus: Iterable[str] | None,
+        max_tokens: int | None,
+    ) -> dict[int, Prior]:
+        """A prior for every edited layer."""
+        self._estate.attach(lm)
+        moments = find_statistics(lm, self.layers, statistics, corpus, max_tokens)
+        assert self.preset is not None  # attached
+        return {layer: self.make_prior(moments[layer], self.preset) for layer in self.layers}
+
+
+def file_of(statistics: StatisticsSource | None) -> str | None:
+    """Path of a statistics file, if that is where they came from."""
+    return None if statistics is None or isinstance(statistics, Mapping) else str(statistics)
