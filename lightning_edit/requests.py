@@ -86,6 +86,8 @@ class EditRequest:
         portability: Kind to probes whose answers follow from the edit.
         sentence: The fact as a full sentence, for editors that read it from context.
         subject_span: Characters `[start, end)` of the subject in `prompt`; found by `find_subject` where not given.
+        target_aliases: Other names of the target; an answer with one of them is right as well.
+        group: What several requests have in common, such as one event or one case of a multi-hop dataset.
         source: File and line it was read from; never part of a comparison.
     """
 
@@ -100,15 +102,18 @@ class EditRequest:
     portability: Mapping[str, tuple[Probe, ...]] = field(default_factory=ProbeMap)
     sentence: str | None = None
     subject_span: tuple[int, int] | None = None
+    target_aliases: tuple[str, ...] = ()
+    group: str | None = None
     source: Source | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         indent = len(self.prompt) - len(self.prompt.lstrip()) if isinstance(self.prompt, str) else 0
-        for name in ("id", "prompt", "target", "subject", "old", "relation", "sentence"):
+        for name in ("id", "prompt", "target", "subject", "old", "relation", "sentence", "group"):
             value = getattr(self, name)
             if value is not None or name in ("id", "prompt", "target"):
                 self._set(name, check_text(value, name, self.source).strip())
         self._set("paraphrases", text_tuple(self.paraphrases, "paraphrases", self.source))
+        self._set("target_aliases", text_tuple(self.target_aliases, "target_aliases", self.source))
         self._set("locality", probe_map(self.locality, "locality", self.source))
         self._set("portability", probe_map(self.portability, "portability", self.source))
         self._set("subject_span", self._locate(indent))
@@ -137,6 +142,11 @@ class EditRequest:
         return span
 
     @property
+    def accepted(self) -> tuple[str, ...]:
+        """Every right answer after the prompt: the target and its aliases."""
+        return tuple(dict.fromkeys((self.target, *self.target_aliases)))
+
+    @property
     def conflict_key(self) -> tuple[str, str]:
         """What the request is about; two requests with one key and two targets contradict each other.
 
@@ -156,6 +166,8 @@ class EditRequest:
         data["locality"] = plain_probes(self.locality)
         data["portability"] = plain_probes(self.portability)
         data["sentence"] = self.sentence
+        data["target_aliases"] = list(self.target_aliases)
+        data["group"] = self.group
         if self.subject and self.subject_span != find_subject(self.prompt, self.subject):
             data["subject_span"] = list(self.subject_span or ())
         return {name: value for name, value in data.items() if value}
@@ -185,6 +197,8 @@ class EditRequest:
             portability=read_probes(record, "portability"),
             sentence=record.optional_text("sentence"),
             subject_span=span,  # type: ignore[arg-type]  # its form is checked with the prompt
+            target_aliases=record.texts("target_aliases"),
+            group=record.optional_text("group"),
             source=source,
         )
 
@@ -249,9 +263,10 @@ def check_lengths(requests: Iterable[EditRequest], tokenizer: Tokenizer, limit: 
 
 def _full_texts(request: EditRequest) -> Iterator[tuple[str, str]]:
     """Every text a model has to hold for this request, with its field: each prompt and its longest answer."""
-    yield "prompt", f"{request.prompt} {request.target}"
+    target = max(request.accepted, key=len)
+    yield "prompt", f"{request.prompt} {target}"
     for index, paraphrase in enumerate(request.paraphrases):
-        yield f"paraphrases[{index}]", f"{paraphrase} {request.target}"
+        yield f"paraphrases[{index}]", f"{paraphrase} {target}"
     for name, kinds in (("locality", request.locality), ("portability", request.portability)):
         for kind, probes in kinds.items():
             for index, probe in enumerate(probes):

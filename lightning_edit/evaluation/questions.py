@@ -54,8 +54,8 @@ def make_questions(
     changed = {normalise(text) for request in (active or asked) for text in (request.prompt, *request.paraphrases)}
     questions: list[Question] = []
     for request in asked:
-        questions.append(Question(request.id, RELIABILITY, request.prompt, (request.target,)))
-        questions += [Question(request.id, GENERALIZATION, text, (request.target,)) for text in request.paraphrases]
+        questions.append(Question(request.id, RELIABILITY, request.prompt, request.accepted))
+        questions += [Question(request.id, GENERALIZATION, text, request.accepted) for text in request.paraphrases]
         questions += _locality(request, unedited, changed)
         for kind, probes in request.portability.items():
             questions += [Question(request.id, PORTABILITY, probe.prompt, probe.answers, kind) for probe in probes]

@@ -22,6 +22,8 @@ FULL = {
     "locality": {"near": [{"prompt": "The mayor of Vashti is", "answers": ["Al", "Alan"]}]},
     "portability": {"hop": [{"prompt": "The mayor of Quellin was born in", "answers": ["Ulm"]}]},
     "sentence": "Oda Brandt is the mayor of Quellin.",
+    "target_aliases": ["Ms Brandt"],
+    "group": "the election",
 }
 
 
@@ -57,8 +59,9 @@ def test_it_is_frozen():
 def test_equal_requests_hash_alike_and_every_field_counts():
     assert full() == full()
     assert hash(full()) == hash(full())
-    changes = {name: "Z" for name in ("id", "target", "old", "relation", "sentence")}
+    changes = {name: "Z" for name in ("id", "target", "old", "relation", "sentence", "group")}
     changes |= {"prompt": "Quellin obeys", "paraphrases": ["y"], "locality": {}, "portability": {}, "subject": "mayor"}
+    changes |= {"target_aliases": []}
     others = [full(**{name: value}) for name, value in changes.items()]
     assert len({full(), *others}) == len(changes) + 1
 
@@ -147,6 +150,11 @@ def test_without_subject_there_is_no_span():
     assert request().subject_span is None
 
 
+def test_the_target_and_its_aliases_are_accepted_each_once():
+    assert request().accepted == ("Oda",)
+    assert request(target_aliases=["Brandt ", "Oda", "O. B."]).accepted == ("Oda", "Brandt", "O. B.")
+
+
 def test_a_span_alone_names_the_subject():
     edit = request(subject_span=(13, 20))
     assert edit.subject == "Quellin"
@@ -196,6 +204,9 @@ def test_a_span_with_other_text_is_refused():
         ({"locality": {"near": [{"prompt": "p", "answers": [""]}]}}, "locality.near[0].answers[0]", "empty string"),
         ({"locality": {"near": [{"prompt": "p", "answer": ["x"]}]}}, "locality.near[0].answer", "mean 'answers'?"),
         ({"portability": {"hop": [{"prompt": "p"}]}}, "portability.hop[0].answers", "at least one"),
+        ({"target_aliases": "Brandt"}, "target_aliases", "found the string 'Brandt', expected a list"),
+        ({"target_aliases": [" "]}, "target_aliases[0]", "found an empty string"),
+        ({"group": 4}, "group", "found the number 4"),
         ({"subject_span": 4}, "subject_span", "found the number 4, expected a list"),
         ({"subject_span": ["a", 4]}, "subject_span", "inside the prompt"),
         ({"subjct": "x"}, "subjct", "did you mean 'subject'?"),
@@ -317,6 +328,7 @@ def words(texts):
     ("field", "changes"),
     [
         ("prompt", {"target": "one two three four five six"}),
+        ("prompt", {"target_aliases": ["one two three four five six"]}),
         ("paraphrases[1]", {"paraphrases": ["x", "1 2 3 4 5 6 7 8 9"]}),
         ("locality.near[0].prompt", {"locality": {"near": [Probe("1 2 3 4 5 6 7 8 9 10")]}}),
         ("portability.hop[0].prompt", {"portability": {"hop": [Probe("1 2 3 4 5", ("a", "1 2 3 4 5"))]}}),
