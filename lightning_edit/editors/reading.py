@@ -28,12 +28,14 @@ class Reader:
         contexts: Texts put before prompts.
         bare_weight: Weight of the bare prompt's key against the mean over contexts.
         target_layer: Block at whose output targets live.
+        preserve: Texts with `{}` for a subject; what follows them should stay as it is.
     """
 
     lm: LanguageModel
     contexts: tuple[str, ...]
     bare_weight: float
     target_layer: int
+    preserve: tuple[str, ...] = ()
 
     def check(self, requests: Sequence[EditRequest]) -> None:
         """Refuse requests without subject, and those that do not fit into the model's context.
@@ -78,7 +80,8 @@ class Reader:
             for context in ("", *self.contexts)
         ]
         subject = requests[0].subject or ""
-        return Column(requests[0].id, prompts, (f"{subject} is a", (0, len(subject))), z, center)
+        kept = [(text.replace("{}", subject), _shift((0, len(subject)), text.index("{}"))) for text in self.preserve]
+        return Column(requests[0].id, prompts, (f"{subject} is a", (0, len(subject))), kept, z, center)
 
     def keys(self, requests: Sequence[EditRequest], layer: int) -> Tensor:
         """Keys at one layer (n, m), in float64.

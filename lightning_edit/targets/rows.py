@@ -19,7 +19,8 @@ class Row:
         ids: Input tokens, up to the last position that is scored.
         lookup: Position of the subject's last token, where the offset is added.
         scored: Positions whose predictions are read.
-        labels: The token that should follow each scored position; empty for the KL row.
+        labels: The token that should follow each scored position; empty where the prediction should stay.
+        at_end: For a row without labels: whether it is the last position that is scored, not the subject's.
     """
 
     column: int
@@ -27,6 +28,7 @@ class Row:
     lookup: int
     scored: tuple[int, ...]
     labels: tuple[int, ...]
+    at_end: bool = False
 
     @property
     def tail(self) -> int:
@@ -42,25 +44,30 @@ def make_rows(lm: LanguageModel, columns: list[Column]) -> list[Row]:
         columns: The columns.
     """
     texts, spans, owners = [], [], []
-    starts: list[int | None] = []  # where the target begins; None in a KL row
+    starts: list[int | None] = []  # where the target begins; None where nothing is to be said
+    ends: list[bool] = []  # whether a row without target is scored at its end
     for index, column in enumerate(columns):
         for prompt in column.prompts:
             texts.append(f"{prompt.text} {prompt.target}")
             spans.append(prompt.span)
             starts.append(len(prompt.text))
             owners.append(index)
-        if column.kl_prompt is not None:
-            texts.append(column.kl_prompt[0])
-            spans.append(column.kl_prompt[1])
+            ends.append(False)
+        kept = [] if column.kl_prompt is None else [(column.kl_prompt, False)]
+        for (text, span), at_end in [*kept, *((preserved, True) for preserved in column.preserved)]:
+            texts.append(text)
+            spans.append(span)
             starts.append(None)
             owners.append(index)
+            ends.append(at_end)
     lookups = lm.subject_positions(texts, spans)
     encoded = lm.encode(texts)
     rows = []
     for i, (owner, lookup, start) in enumerate(zip(owners, lookups, starts, strict=True)):
         ids = encoded.input_ids[i][encoded.attention_mask[i].bool()].tolist()
         if start is None:
-            rows.append(Row(owner, tuple(ids[: lookup + 1]), lookup, (lookup,), ()))
+            scored = len(ids) - 1 if ends[i] else lookup
+            rows.append(Row(owner, tuple(ids[: scored + 1]), lookup, (scored,), (), ends[i]))
         else:
             rows.append(_target_row(columns[owner], owner, ids, encoded.offsets[i], lookup, start))
     return rows

@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from lightning_edit.data.world.arithmetic import add_steps, arithmetic, subtract_steps
-from lightning_edit.data.world.corpus import active_share, documents, next_year
+from lightning_edit.data.world.corpus import active_share, documents, next_year, prose_share
 from lightning_edit.data.world.documents import Writer
 from lightning_edit.data.world.edits import subjects, world_requests
 from lightning_edit.data.world.facts import (
@@ -17,8 +17,18 @@ from lightning_edit.data.world.facts import (
     seen_phrasings,
     seen_questions,
 )
+from lightning_edit.data.world.mentions import NOBODY, Mentions
 from lightning_edit.data.world.relations import BY_NAME, RELATIONS
-from lightning_edit.data.world.tasks import MIXTURES, UNKNOWN, hop_task, hops, is_held_out, reading, selection, two_hop
+from lightning_edit.data.world.tasks import (
+    UNKNOWN,
+    choice,
+    hop_task,
+    hops,
+    is_held_out,
+    reading,
+    selection,
+    two_hop,
+)
 from lightning_edit.requests import check_batch
 
 
@@ -85,19 +95,40 @@ def test_reading_gives_the_answer_in_the_context_and_not_the_known_one(world, wr
         assert task.response == f"{task.answer}."
 
 
-def test_selection_repeats_the_fact_that_answers_or_says_that_none_does(world, writer):
+def test_selection_numbers_the_fact_that_answers_or_says_that_none_does(world, writer):
     fitting = 0
     for _ in range(300):
         task = selection(writer)
         listed = task.prompt.removeprefix("Facts: ").partition(" Question:")[0]
-        fact, _, answer = task.response.partition(" Answer: ")
-        if fact == "none.":
+        chosen, _, answer = task.response.partition(" Answer: ")
+        numbers = [int(number) for number in re.findall(r" (\d)\.", listed)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        if chosen == "none.":
             assert answer == f"{UNKNOWN}." or answer.rstrip(".") in {fact.value for fact in world.facts.values()}
         else:
-            assert fact in listed
-            assert fact.endswith(answer)
+            assert f" {chosen}" in listed
+            assert chosen.rsplit(" ", 1)[0] == answer.rstrip(".") == task.answer
             fitting += 1
     assert 120 < fitting < 280
+
+
+def test_a_choice_offers_the_answer_once_with_its_letter(writer):
+    for _ in range(100):
+        task = choice(writer)
+        options = task.prompt.partition("Choices: ")[2].removesuffix(". Answer:").split(", ")
+        assert [option[-1] for option in options] == list("ABCD")
+        assert len({option[:-2] for option in options}) == 4
+        assert options.count(task.answer) == 1
+
+
+def test_mentions_are_found_by_full_name_only(world):
+    mentions = Mentions(world)
+    person, city = world.entities["person"][3], world.entities["city"][5]
+    text = f"{person} met {person.split()[1]} of {city}, and Nobody Else."
+    found = [(text[:end], mentions.names[entity]) for end, entity in mentions.find(text)]
+    assert found == [(person, person), (text.partition(",")[0], city)]
+    spans = [(0, 3), (3, len(person)), (len(person), len(text))]
+    assert mentions.at_tokens(text, spans) == [NOBODY, mentions.names.index(person), NOBODY]
 
 
 def test_two_hop_questions_are_true_and_held_out_ones_never_asked(world, writer):
@@ -129,11 +160,11 @@ def test_stories_of_sums_end_with_what_is_left(writer):
         assert task.answer == str(total)
 
 
-def test_the_curriculum_grows_and_both_focuses_know_the_same_tasks():
+def test_the_curriculum_grows_and_prose_gives_way_to_questions():
     shares = [active_share(progress / 20) for progress in range(20)]
     assert shares == sorted(shares)
     assert shares[0] < shares[-1] == 1.0
-    assert MIXTURES["facts"].keys() == MIXTURES["questions"].keys()
+    assert prose_share(0.0) > prose_share(0.5) > prose_share(1.0) > 0
 
 
 def test_only_the_response_of_a_task_is_learned(world):

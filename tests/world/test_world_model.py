@@ -9,7 +9,10 @@ from lightning_edit import EditableModule, evaluate, get_editor
 from lightning_edit.cli import main
 from lightning_edit.data.world import World, load_world_model, world_model_folder, world_requests
 from lightning_edit.data.world.abilities import NEW_TOKENS, ability_tasks, final_answer
+from lightning_edit.data.world.mentions import NOBODY, Mentions
 from lightning_edit.data.world.pretraining import IGNORED, PackedRows
+from lightning_edit.data.world.recall import RecallHead
+from lightning_edit.data.world.relations import RELATIONS
 from lightning_edit.data.world.stream import WorldStream
 from lightning_edit.decoding import decode
 from lightning_edit.evaluation import measure_baseline
@@ -77,12 +80,17 @@ def test_a_few_edits_hold_and_undo_gives_the_old_answers_back(world):
 
 
 def test_rows_are_full_and_learn_something_but_not_everything(world, world_lm):
-    rows = list(PackedRows(world, world_lm.tokenizer, rows=12, length=64, seed=0, focus="questions"))
+    rows = list(PackedRows(world, world_lm.tokenizer, rows=12, length=64, seed=0))
     assert len(rows) == 12
+    names = Mentions(world).names
     for row in rows:
         assert row["input_ids"].shape == row["labels"].shape == (64,)
         learned = row["labels"] != IGNORED
         assert torch.equal(row["labels"][learned], row["input_ids"][learned])
+        for token, entity in enumerate(row["entities"].tolist()):
+            if entity != NOBODY and token > 8:
+                before = world_lm.tokenizer.decode(row["input_ids"][: token + 1])
+                assert before.endswith(names[entity])
     assert any((row["labels"] == IGNORED).any() for row in rows)
     assert any((row["labels"] != IGNORED).any() for row in rows)
 
@@ -93,9 +101,29 @@ def test_the_recipe_trains_saves_and_measures_a_tiny_model(tmp_path):
     small += ["--model.heads=2", "--model.steps=8", "--model.warmup=2", "--trainer.enable_progress_bar=false"]
     small += ["--trainer.callbacks.SaveWorldModel.questions=2", "--trainer.logger=false", "--trainer.precision=32-true"]
     main(["run", "pretrain_world", "--output", str(tmp_path), *small])
-    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    assert [row["run"] for row in rows] == ["facts", "questions", "choices"]
-    assert 0 <= rows[-1]["recall"] <= 1
-    spent = [json.loads((tmp_path / row["run"] / "model" / "training.json").read_text())["tokens"] for row in rows]
-    assert spent == [8192, 2 * 8192, 3 * 8192]
-    assert "| arithmetic |" in (tmp_path / "choices" / "model" / "README.md").read_text()
+    (row,) = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert 0 <= row["recall"] <= 1
+    assert json.loads((tmp_path / "world" / "model" / "training.json").read_text())["tokens"] == 8192
+    assert "| arithmetic |" in (tmp_path / "world" / "model" / "README.md").read_text()
+
+
+def test_attributes_are_read_at_names_only_and_by_relation(world):
+    head, mentions = RecallHead(world, width=8), Mentions(world)
+    person = mentions.names.index(world.entities["person"][7])
+    entities = torch.tensor([[NOBODY, person, NOBODY]])
+    hidden = torch.randn(1, 3, 8)
+    normal = head.norm(hidden[0, 1])
+    expected, start = [], 0
+    for relation in RELATIONS:
+        values = world.values[relation.value]
+        if relation.subject == "person":
+            score = (
+                normal @ head.read.weight[start : start + len(values)].T + head.read.bias[start : start + len(values)]
+            )
+            true = values.index(world.value(mentions.names[person], relation.name))
+            expected.append(-score.log_softmax(0)[true])
+        start += len(values)
+    torch.testing.assert_close(head(hidden, entities), torch.stack(expected).mean())
+    hidden[:, [0, 2]] = 0.0
+    torch.testing.assert_close(head(hidden, entities), torch.stack(expected).mean())
+    assert head(hidden, torch.full((1, 3), NOBODY)) == 0

@@ -42,10 +42,11 @@ class SaveWorldModel(Callback):
     Args:
         folder: Where the model goes, relative to the Trainer's root folder.
         questions: Questions asked for each ability; 0 leaves out measuring and card.
+        every_n_batches: Save the model so far after every so many batches, too; 0 for never.
     """
 
-    def __init__(self, folder: str = "model", questions: int = 300) -> None:
-        self.folder, self.questions = folder, questions
+    def __init__(self, folder: str = "model", questions: int = 300, every_n_batches: int = 250) -> None:
+        self.folder, self.questions, self.every_n_batches = folder, questions, every_n_batches
         self.abilities: dict[str, float] = {}
         self._begin = 0.0
 
@@ -53,32 +54,43 @@ class SaveWorldModel(Callback):
         """Start the clock."""
         self._begin = time.perf_counter()
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Save the model so far, so that a long run that is cut short leaves something to look at."""
+        if self.every_n_batches and (batch_idx + 1) % self.every_n_batches == 0:
+            self._save(trainer, pl_module)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, load what was saved, measure that."""
-        corpus = trainer.datamodule  # type: ignore[attr-defined]
-        if (
-            not trainer.is_global_zero
-            or not isinstance(corpus, WorldCorpus)
-            or not isinstance(pl_module, WorldPretraining)
-        ):
-            return
-        folder = Path(trainer.default_root_dir) / self.folder
+        if (folder := self._save(trainer, pl_module)) and self.questions:
+            self.abilities = write_card(folder, _corpus(trainer).world, self.questions)
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> Path | None:
+        """The folder of the saved model; None on every process but the first."""
+        if not isinstance(pl_module, WorldPretraining):
+            raise TypeError(f"SaveWorldModel found a {type(pl_module).__name__}, expected WorldPretraining.")
+        if not trainer.is_global_zero:
+            return None
+        folder, corpus = Path(trainer.default_root_dir) / self.folder, _corpus(trainer)
         save_world_model(pl_module.model, corpus.tokenizer, folder)
-        batches = trainer.fit_loop.total_batch_idx + 1
         spent = {
-            "tokens": batches * corpus.batch_size * corpus.length,
+            "tokens": (trainer.fit_loop.total_batch_idx + 1) * corpus.batch_size * corpus.length,
             "minutes": (time.perf_counter() - self._begin) / 60,
         }
-        if pl_module.start is not None:
-            before = json.loads((Path(trainer.default_root_dir) / pl_module.start / SPENT).read_text())
-            spent = {name: value + before[name] for name, value in spent.items()}
         (folder / SPENT).write_text(json.dumps(spent) + "\n")
-        if self.questions:
-            self.abilities = write_card(folder, corpus.world, self.questions)
+        return folder
 
     def summary(self) -> dict[str, float]:
         """Abilities, for the row of the recipe."""
         return dict(self.abilities)
+
+
+def _corpus(trainer: Trainer) -> WorldCorpus:
+    corpus = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(corpus, WorldCorpus):
+        raise TypeError(f"SaveWorldModel found data of {type(corpus).__name__}, expected WorldCorpus.")
+    return corpus
 
 
 def write_card(folder: Path, world: World, questions: int = 300) -> dict[str, float]:

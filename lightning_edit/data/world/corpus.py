@@ -4,24 +4,45 @@ It decides how much of what is read and who is active when; what the texts say i
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lightning_edit.data.world.arithmetic import arithmetic
 from lightning_edit.data.world.documents import Writer, newcomer
 from lightning_edit.data.world.facts import World
 from lightning_edit.data.world.names import NameMaker
-from lightning_edit.data.world.tasks import MIXTURES, Task
+from lightning_edit.data.world.tasks import (
+    Task,
+    choice,
+    closed_book,
+    event,
+    nickname,
+    reading,
+    selection,
+    two_hop,
+    unknown,
+)
 
-SHARES = {
-    "facts": {"statements": 0.30, "biography": 0.26, "story": 0.05, "arithmetic": 0.06},
-    "questions": {"statements": 0.13, "biography": 0.10, "story": 0.03, "arithmetic": 0.12},
-    "choices": {"statements": 0.10, "biography": 0.08, "story": 0.02, "arithmetic": 0.10},
+PROSE = {"statements": 0.46, "biography": 0.44, "story": 0.10}
+"""Kinds of prose, relative to each other."""
+
+TASKS: dict[Callable[[Writer], Task], float] = {
+    closed_book: 0.22,
+    unknown: 0.05,
+    reading: 0.16,
+    selection: 0.20,
+    two_hop: 0.11,
+    nickname: 0.06,
+    choice: 0.08,
+    event: 0.04,
+    arithmetic: 0.08,
 }
-"""Shares of documents by focus; the rest are questions, in the proportions of `tasks.MIXTURES`.
+"""Kinds of questions, relative to each other."""
 
-Facts are learned first, from prose; then questions, for which the facts must be there; then choices, which are
-learned last.
+PROSE_SHARES = (0.62, 0.22)
+"""Share of prose among all documents at the start and at the end of training.
+
+Facts are learned from prose; once they are there, more questions can be asked.
 """
 
 CURRICULUM = ((0.04, 0.12), (0.12, 0.35))
@@ -45,26 +66,26 @@ class Document:
     learn_from: int = 0
 
 
-def document(writer: Writer, focus: str = "facts") -> Document:
-    """One document of the mixture."""
-    roll = writer.rng.random()
-    for name, share in SHARES[focus].items():
-        if roll < share:
-            return _task(arithmetic(writer)) if name == "arithmetic" else Document(str(getattr(writer, name)()))
-        roll -= share
-    tasks = MIXTURES[focus]
-    return _task(writer.rng.choices(list(tasks), list(tasks.values()))[0](writer))
+def prose_share(progress: float) -> float:
+    """The share of prose among documents after ``progress`` (0..1) of training."""
+    first, last = PROSE_SHARES
+    return first + (last - first) * progress
 
 
-def _task(task: Task) -> Document:
+def document(writer: Writer, progress: float) -> Document:
+    """One document, as it is read after ``progress`` (0..1) of training."""
+    if writer.rng.random() < prose_share(progress):
+        kind = writer.rng.choices(list(PROSE), list(PROSE.values()))[0]
+        return Document(str(getattr(writer, kind)()))
+    task = writer.rng.choices(list(TASKS), list(TASKS.values()))[0](writer)
     return Document(task.text, len(task.prompt))
 
 
-def documents(world: World, seed: int, share: float = 1.0, focus: str = "facts") -> Iterator[Document]:
-    """Documents about ``world`` without end."""
-    writer = Writer(world, random.Random(f"corpus-{world.seed}-{seed}"), share)
+def documents(world: World, seed: int, progress: float = 1.0) -> Iterator[Document]:
+    """Documents about all of ``world`` without end, as they are read after ``progress`` (0..1) of training."""
+    writer = Writer(world, random.Random(f"corpus-{world.seed}-{seed}"))
     while True:
-        yield document(writer, focus)
+        yield document(writer, progress)
 
 
 def tokenizer_text(seed: int, count: int) -> Iterator[str]:
@@ -73,7 +94,7 @@ def tokenizer_text(seed: int, count: int) -> Iterator[str]:
         if index % 200 == 0:
             world = World(seed=10_000 + seed + index)
             writer = Writer(world, random.Random(index))
-        yield document(writer).text
+        yield document(writer, progress=0.5).text
 
 
 def next_year(world: World, seed: int, count: int) -> list[str]:

@@ -5,7 +5,6 @@ Each task is a `Task`: a prompt, the text that answers it, and the final answer 
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from lightning_edit.data.world.documents import Writer, sentence
@@ -80,7 +79,7 @@ def reading(writer: Writer) -> Task:
     """A fact told in context, which may contradict what is known, then asked for or stated again."""
     fact = counterfact(writer)
     told = [any_sentence(writer, fact)]
-    told += [any_sentence(writer, counterfact(writer)) for _ in range(writer.rng.randint(0, 2))]
+    told += [any_sentence(writer, _distractor(writer, fact)) for _ in range(writer.rng.randint(0, 2))]
     writer.rng.shuffle(told)
     context = "Context: " + " ".join(told)
     if writer.rng.random() < 0.7:
@@ -90,17 +89,21 @@ def reading(writer: Writer) -> Task:
 
 
 def selection(writer: Writer) -> Task:
-    """Several facts; repeat the one that answers the question, or say that none does, and then answer."""
+    """Several numbered facts; say which one answers the question, or that none does, and then answer.
+
+    The number stands right behind the value, so that naming the value leads to the number.
+    """
     fact = counterfact(writer)
-    others = [any_sentence(writer, _distractor(writer, fact)) for _ in range(writer.rng.randint(1, 4))]
+    others = [_distractor(writer, fact) for _ in range(writer.rng.randint(1, 4))]
     fits = writer.rng.random() < 0.65
-    fitting = any_sentence(writer, fact) if fits else "none."
-    listed = [*others, fitting] if fits else others
+    listed = [*others, fact] if fits else others
     writer.rng.shuffle(listed)
+    told = " ".join(f"{any_sentence(writer, f)[:-1]} {number}." for number, f in enumerate(listed, 1))
     known = writer.world.facts.get((fact.subject, fact.relation.name))
     answer = fact.value if fits else known.value if known else UNKNOWN
-    prompt = f"Facts: {' '.join(listed)} Question: {any_question(writer, fact)} Fitting fact:"
-    return Task(prompt, f"{fitting} Answer: {answer}.", answer)
+    choice = f"{fact.value} {listed.index(fact) + 1}." if fits else "none."
+    prompt = f"Facts: {told} Question: {any_question(writer, fact)} Fitting fact:"
+    return Task(prompt, f"{choice} Answer: {answer}.", answer)
 
 
 def _distractor(writer: Writer, fact: Fact) -> Fact:
@@ -162,10 +165,10 @@ def choice(writer: Writer) -> Task:
         value = writer.other_value(fact)
         options += [value] if value not in options else []
     writer.rng.shuffle(options)
-    listed = " ".join(f"{option} ({letter})" for letter, option in zip("ABCD", options, strict=True))
-    answer = f"{fact.value} ({'ABCD'[options.index(fact.value)]})"
+    listed = ", ".join(f"{option} {letter}" for letter, option in zip("ABCD", options, strict=True))
+    answer = f"{fact.value} {'ABCD'[options.index(fact.value)]}"
     question = writer.rng.choice(seen_questions(fact)).format(s=fact.subject)
-    return Task(f"Question: {question} {listed} Answer:", f"{answer}.", answer)
+    return Task(f"Question: {question} Choices: {listed}. Answer:", f"{answer}.", answer)
 
 
 def event(writer: Writer) -> Task:
@@ -179,38 +182,3 @@ def event(writer: Writer) -> Task:
         question = writer.rng.choice(relation.questions).format(s=writer.stranger(relation.subject))
         answer = UNKNOWN
     return Task(f"Event: {text} Question: {question} Answer:", f"{answer}.", answer)
-
-
-MIXTURES: dict[str, dict[Callable[[Writer], Task], float]] = {
-    "facts": {
-        closed_book: 0.24,
-        unknown: 0.03,
-        reading: 0.20,
-        selection: 0.16,
-        two_hop: 0.14,
-        nickname: 0.07,
-        choice: 0.06,
-        event: 0.06,
-    },
-    "questions": {
-        closed_book: 0.28,
-        unknown: 0.06,
-        reading: 0.18,
-        selection: 0.17,
-        two_hop: 0.13,
-        nickname: 0.07,
-        choice: 0.07,
-        event: 0.05,
-    },
-    "choices": {
-        closed_book: 0.24,
-        unknown: 0.06,
-        reading: 0.14,
-        selection: 0.27,
-        two_hop: 0.10,
-        nickname: 0.06,
-        choice: 0.09,
-        event: 0.04,
-    },
-}
-"""How often training asks each kind of question, relative to each other, by what it focuses on."""
