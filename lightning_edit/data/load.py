@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from lightning_edit.data.hub import local_file
 from lightning_edit.data.readers import FORMATS, RequestFormat
 from lightning_edit.data.records import RawRecord, read_text, split_records
 from lightning_edit.errors import RequestError
@@ -51,10 +52,12 @@ def load_requests(
 
     The format is recognised by the fields of the first records. A contradiction between two requests of one file is
     no fault, since the later one replaces the earlier in a stream, but it is noted (`check_batch` refuses it within one
-    batch). A file that is empty, unreadable or of an unknown format raises even under `on_bad="skip"`.
+    batch). A file that is empty, unreadable or of an unknown format raises even under `on_bad="skip"`. Where a record
+    gives several requests, such as an event, one that is bad costs the whole record.
 
     Args:
-        path: The file.
+        path: The file, or a file of a dataset on the Hugging Face Hub: `hf://datasets/<owner>/<name>/<file>`, with
+            `@<revision>` behind the name for another than the newest.
         on_bad: `raise` stops at the first bad record, `skip` leaves it out and keeps its file, line, field and reason.
         tokenizer: If given with `max_tokens`, requests whose texts are longer count as bad.
         max_tokens: Number of tokens the model's context holds.
@@ -62,7 +65,7 @@ def load_requests(
     check_choice(on_bad)
     if (tokenizer is None) != (max_tokens is None):
         raise RequestError("found one of `tokenizer` and `max_tokens`, expected both or neither")
-    path = Path(path)
+    path = local_file(path)
     records = list(split_records(read_text(path)))
     if not records:
         raise RequestError(f"{path}: found an empty array, expected at least one request")
@@ -72,18 +75,19 @@ def load_requests(
     for index, raw in enumerate(records):
         notes: list[Finding] = []
         try:
-            request = _read(raw, index, layout, Source(str(path), raw.line, raw.number), notes)
-            if request.id in seen:
-                raise duplicate_id(request, seen[request.id])
+            requests = _read(raw, index, layout, Source(str(path), raw.line, raw.number), notes)
+            for request in requests:
+                if request.id in seen:
+                    raise duplicate_id(request, seen[request.id])
             if tokenizer is not None and max_tokens is not None:
-                check_lengths([request], tokenizer, max_tokens)
+                check_lengths(requests, tokenizer, max_tokens)
         except BadRequest as fault:
             if on_bad == "raise":
                 raise
             result.skipped.append(fault.finding())
         else:
-            seen[request.id] = request.source
-            result.append(request)
+            seen.update((request.id, request.source) for request in requests)
+            result.extend(requests)
             result.notes.extend(notes)
     result.notes.extend(_replacements(result))
     return result
@@ -111,14 +115,15 @@ def recognise(path: Path, records: Sequence[RawRecord]) -> RequestFormat | None:
 
 def _read(
     raw: RawRecord, index: int, layout: RequestFormat | None, source: Source, notes: list[Finding]
-) -> EditRequest:
-    """One record as a request of the file's format."""
+) -> tuple[EditRequest, ...]:
+    """One record as a request of the file's format, or as several."""
     if raw.fault is not None:
         raise BadRequest(raw.fault, None, source)
     if layout is None or not isinstance(raw.value, Mapping):
         raise BadRequest(f"found {found(raw.value)}, expected an object; correct the record", None, source)
     check_encoding(raw.value, source)
-    return layout.read(Record(raw.value, source, index, notes))
+    requests = layout.read(Record(raw.value, source, index, notes))
+    return requests if isinstance(requests, tuple) else (requests,)
 
 
 def _replacements(requests: Iterable[EditRequest]) -> Iterator[Finding]:

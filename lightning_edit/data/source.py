@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_edit.data.grow import GrowingFile
+from lightning_edit.data.hub import local_file
 from lightning_edit.data.live import iter_requests
 from lightning_edit.data.load import OnBad
 from lightning_edit.errors import RequestError, StateError
@@ -42,8 +43,9 @@ class RequestSource:
     """A stream of requests with a cursor.
 
     Args:
-        source: A path to a request file (JSON lines may be appended to it while training runs), a list, which may grow
-            as well, a queue or deque, which is emptied, or any other iterable of requests or dicts.
+        source: A path to a request file (JSON lines may be appended to it while training runs), or its address on the
+            Hub, a list, which may grow as well, a queue or deque, which is emptied, or any other iterable of requests
+            or dicts.
         on_bad: `raise` stops at a bad request, `skip` leaves it out and keeps its file, line, field and reason.
         limit: Requests with a longer text count as bad.
 
@@ -54,7 +56,7 @@ class RequestSource:
     def __init__(self, source: Any, on_bad: OnBad = "raise", limit: Limit | None = None) -> None:
         self._on_bad = on_bad
         self._limit = limit
-        self._file = GrowingFile(Path(source), on_bad) if isinstance(source, str | Path) else None
+        self._file = GrowingFile(local_file(source), on_bad) if isinstance(source, str | Path) else None
         items = self._file.requests if self._file else source
         self.replayable = isinstance(items, Sequence) and not isinstance(items, deque)
         self.ends = not (isinstance(items, deque) or hasattr(items, "get_nowait"))

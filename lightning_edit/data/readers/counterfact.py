@@ -9,14 +9,15 @@ from lightning_edit.fields import Record
 from lightning_edit.requests import EditRequest
 
 
-def case_id(record: Record) -> str:
+def case_id(record: Record, dataset: str = "counterfact") -> str:
     """Name a request after the record's `case_id`, the same in both forms of the dataset.
 
     Args:
         record: The record.
+        dataset: What stands before the number.
     """
     number = record.require("case_id")
-    return f"counterfact-{number if type(number) is int else record.text('case_id')}"
+    return f"{dataset}-{number if type(number) is int else record.text('case_id')}"
 
 
 def read(record: Record) -> EditRequest:

@@ -11,6 +11,23 @@ from lightning_edit.probes import Probe, ProbeMap
 from lightning_edit.requests import EditRequest
 
 
+def fill_template(rewrite: Record) -> tuple[str, str, tuple[int, int]]:
+    """Put the subject into the template of an edit.
+
+    Args:
+        rewrite: `{prompt, subject, ...}` with `{}` in the prompt where the subject stands.
+
+    Returns:
+        The prompt, the subject and the characters [start, end) where it stands.
+    """
+    subject = rewrite.text("subject").strip()
+    template = rewrite.text("prompt")
+    start = template.find("{}")
+    if start < 0:
+        raise rewrite.fault("prompt", f"found {template!r}, expected '{{}}' where the subject stands; put it in")
+    return template.replace("{}", subject), subject, (start, start + len(subject))
+
+
 def read(record: Record) -> EditRequest:
     """Turn one record into a request.
 
@@ -20,19 +37,15 @@ def read(record: Record) -> EditRequest:
     """
     rewrite = record.child("requested_rewrite")
     target = rewrite.child("target_new").text("str")
-    subject = rewrite.text("subject").strip()
-    template = rewrite.text("prompt")
-    start = template.find("{}")
-    if start < 0:
-        raise rewrite.fault("prompt", f"found {template!r}, expected '{{}}' where the subject stands; put it in")
+    prompt, subject, span = fill_template(rewrite)
     true = rewrite.child("target_true") if rewrite.has("target_true") else None
     known = true.answers("str") if true else ()
     return EditRequest(
         id=case_id(record),
-        prompt=template.replace("{}", subject),
+        prompt=prompt,
         target=target,
         subject=subject,
-        subject_span=(start, start + len(subject)),
+        subject_span=span,
         old=previous_answer(true, "str", target) if true else None,
         relation=rewrite.optional_text("relation_id"),
         paraphrases=record.texts("paraphrase_prompts"),

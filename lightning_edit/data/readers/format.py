@@ -18,12 +18,12 @@ class RequestFormat:
     Args:
         name: What messages call it.
         fields: The fields by which it is recognised.
-        read: Turns one record into a request, or raises `BadRequest`.
+        read: Turns one record into a request, or into the requests that belong together, or raises `BadRequest`.
     """
 
     name: str
     fields: frozenset[str]
-    read: Callable[[Record], EditRequest]
+    read: Callable[[Record], EditRequest | tuple[EditRequest, ...]]
 
 
 def previous_answer(record: Record, field: str, target: str) -> str | None:
