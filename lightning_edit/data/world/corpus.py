@@ -27,25 +27,25 @@ PROSE = {"statements": 0.46, "biography": 0.44, "story": 0.10}
 """Kinds of prose, relative to each other."""
 
 TASKS: dict[Callable[[Writer], Task], float] = {
-    closed_book: 0.22,
-    unknown: 0.05,
-    reading: 0.16,
-    selection: 0.20,
-    two_hop: 0.11,
-    nickname: 0.06,
-    choice: 0.08,
+    closed_book: 0.18,
+    unknown: 0.06,
+    reading: 0.20,
+    selection: 0.22,
+    two_hop: 0.09,
+    nickname: 0.05,
+    choice: 0.09,
     event: 0.04,
-    arithmetic: 0.08,
+    arithmetic: 0.07,
 }
 """Kinds of questions, relative to each other."""
 
-PROSE_SHARES = (0.62, 0.22)
+PROSE_SHARES = (0.6, 0.1)
 """Share of prose among all documents at the start and at the end of training.
 
 Facts are learned from prose; once they are there, more questions can be asked.
 """
 
-CURRICULUM = ((0.04, 0.12), (0.12, 0.35))
+CURRICULUM = ((0.05, 0.12), (0.12, 0.35))
 """Until this share of training, only this share of every kind of entity is written about."""
 
 

@@ -22,13 +22,16 @@ from lightning_edit.data.world.tokenizer import train_tokenizer
 
 IGNORED = -100
 """The label of a token that is read but not learned."""
+WAITING = 64
+"""Documents to choose from when a row is filled."""
 
 
 class PackedRows(IterableDataset[dict[str, Tensor]]):
-    """Documents, each closed by the end token, cut into rows of equal length.
+    """Documents, each closed by the end token, laid into rows of equal length.
 
-    A row holds token ids, labels (the ids where something is to be learned) and, for every token that ends the name of
-    an entity, the entity's number.
+    No document is cut, because an answer without the facts in front of it teaches guessing: a row takes the waiting
+    documents that still fit, oldest first, and is padded. It holds token ids, labels (the ids where something is to be
+    learned) and, for every token that ends the name of an entity, the entity's number.
 
     Args:
         world: What the documents are about.
@@ -44,34 +47,38 @@ class PackedRows(IterableDataset[dict[str, Tensor]]):
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         writer = Writer(self.world, random.Random(f"pretraining-{self.world.seed}-{self.seed}"))
-        made, ids, labels, entities = 0, list[int](), list[int](), list[int]()
-        while made < self.rows:
+        waiting = list[Tensor]()
+        for made in range(self.rows):
             progress = made / self.rows
             writer.share = active_share(progress)
-            for more_ids, more_labels, more_entities in self._encode([document(writer, progress) for _ in range(64)]):
-                ids += more_ids
-                labels += more_labels
-                entities += more_entities
-            while len(ids) >= self.length and made < self.rows:
-                columns = {"input_ids": ids, "labels": labels, "entities": entities}
-                yield {name: torch.tensor(column[: self.length]) for name, column in columns.items()}
-                for column in columns.values():
-                    del column[: self.length]
-                made += 1
+            if len(waiting) < WAITING // 2:
+                waiting += self._encode([document(writer, progress) for _ in range(WAITING)])
+            row, rest, left = list[Tensor](), list[Tensor](), self.length
+            for tokens in waiting:
+                fits = tokens.shape[1] <= left
+                (row if fits else rest).append(tokens)
+                left -= tokens.shape[1] * fits
+            waiting = rest
+            padding = torch.tensor([[self.tokenizer.pad_token_id], [IGNORED], [NOBODY]]).expand(3, left)
+            ids, labels, entities = torch.cat([*row, padding], dim=1)
+            yield {"input_ids": ids, "labels": labels, "entities": entities}
 
-    def _encode(self, batch: list[Document]) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    def _encode(self, batch: list[Document]) -> Iterator[Tensor]:
+        """Ids, labels and entities of each document (3, tokens); what is longer than a row is left out."""
         end = self.tokenizer.eos_token_id
         encoded = self.tokenizer([d.text for d in batch], add_special_tokens=False, return_offsets_mapping=True)
         for doc, ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             learned = [token if stop > doc.learn_from else IGNORED for token, (_, stop) in zip(ids, spans, strict=True)]
-            yield [*ids, end], [*learned, end], [*self.mentions.at_tokens(doc.text, spans), NOBODY]
+            named = self.mentions.at_tokens(doc.text, spans)
+            if len(ids) < self.length:
+                yield torch.tensor([[*ids, end], [*learned, end], [*named, NOBODY]])
 
 
 class WorldCorpus(L.LightningDataModule):
     """The embedded world's training text.
 
     Args:
-        tokens: Tokens to read in all.
+        tokens: Tokens to read in all, padding included.
         length: Tokens in a row.
         batch_size: Rows in a batch.
         seed: Seed of the documents.
@@ -80,9 +87,9 @@ class WorldCorpus(L.LightningDataModule):
 
     def __init__(
         self,
-        tokens: int = 12_288_000,
-        length: int = 128,
-        batch_size: int = 32,
+        tokens: int = 9_420_800,
+        length: int = 256,
+        batch_size: int = 16,
         seed: int = 0,
         world_seed: int = 0,
     ) -> None:
@@ -131,7 +138,7 @@ class WorldPretraining(L.LightningModule):
         recall_weight: float = 0.5,
         lr: float = 3e-3,
         warmup: int = 100,
-        steps: int = 3000,
+        steps: int = 2300,
         weight_decay: float = 0.1,
         world_seed: int = 0,
     ) -> None:
