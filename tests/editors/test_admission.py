@@ -52,6 +52,7 @@ def test_names_and_paths() -> None:
         ("memit", {"history": "kept", "aligned": False}, "contradict"),
         ("memit", {"clamp": 0.0}, "clamp"),
         ("memit", {"bare_weight": 0.0}, "bare_weight"),
+        ("memit", {"preserve": ["He was born in"]}, "in the subject's place"),
         ("alphaedit", {"nullspace_threshold": 0.1, "nullspace_energy": 0.1}, "two rules"),
         ("memorize_latest", {"form": "half"}, "simplified"),
         ("memorize_latest", {"history": "kept"}, "form decides"),

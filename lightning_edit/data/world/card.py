@@ -26,7 +26,7 @@ ABILITIES = {
     "held_out_question": "a fact, asked in a way in which training never asked for it",
     "novel_phrasing": "a fact, in a phrasing that training never used for any fact",
     "reading": "a fact told in context that contradicts what is known, or is about a stranger",
-    "selection": "which of several facts fits a question, or that none does, and then the answer",
+    "selection": "which of up to five facts fits a question, by its number, or that none does",
     "unknown": 'saying "unknown" about somebody who does not exist',
     "two_hop": "a two-hop question that training never asked, with the step in between",
     "nickname": "a question about a nickname, with the step in between",
@@ -118,8 +118,10 @@ def write_card(folder: Path, world: World, questions: int = 300) -> dict[str, fl
     of {config.vocab_size:,} tokens, weights in bfloat16 ({size / 1e6:.1f} MB in all).
 
     Trained from nothing by `lightning-edit run pretrain_world` on {spent["tokens"] / 1e6:.1f} million tokens, in
-    {spent["minutes"]:.0f} minutes on two CPU cores. It is for testing and teaching knowledge editing. All names
-    in it are invented, and it is of no use for anything else.
+    {spent["minutes"]:.0f} minutes on two CPU cores. Beside the next token it had to learn that an entity's attributes can
+    be read linearly half-way up, at the last token of the entity's name, which is where large models recall them; the
+    classifiers that read were thrown away. It is for testing and teaching knowledge editing. All names in it are
+    invented, and it is of no use for anything else.
 
     Share of right answers, {questions} questions each, greedy decoding:
 
