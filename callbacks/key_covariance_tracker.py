@@ -27,12 +27,13 @@ class KeyCovarianceTracker(Callback):
     $$M = \frac{1}{T} \sum_t k_t k_t^\top$$
 
     Keys of sampled batches are added in float64, padding left out. Until there are `min_tokens`, every batch is
-    sampled; from then on one in `every_n_batches`. The first editor that asks freezes the moments: a prior must not
+    sampled at every layer; from then on one in `every_n_batches`, one layer each in turn, so that many layers cost a
+    training step no more than one. The first editor that asks freezes the moments: a prior must not
     move under edits that were solved with it. From then on the tracker does nothing.
 
     Args:
         layers: Layers to watch; None takes those that `ContinualEdit` edits, or all of them.
-        every_n_batches: One batch in so many is sampled once there are enough tokens.
+        every_n_batches: One batch in so many is sampled once there are enough tokens, at one layer.
         tokens_per_batch: Tokens of a sampled batch that are used, evenly spread.
         min_tokens: Editors wait until there are so many tokens; four times the inner width where None.
         path: Write the statistics to this file when they are frozen, or else when training ends.
@@ -70,7 +71,7 @@ class KeyCovarianceTracker(Callback):
         self._moments: dict[int, KeyCovariance] = {}
         self._loaded: dict[str, Any] | None = None
         self._lm: LanguageModel | None = None
-        self._tap: KeyTap | None = None
+        self._tap: KeyTap | None = None  # open during a sampled batch
         self._world = 1
 
     @property
@@ -80,8 +81,8 @@ class KeyCovarianceTracker(Callback):
 
     @property
     def tokens(self) -> int:
-        """Number of keys seen at each layer, on this rank since the last checkpoint."""
-        return max((moment.count for moment in self._moments.values()), default=0)
+        """Number of keys seen at the layer that saw fewest, on this rank since the last checkpoint."""
+        return min((moment.count for moment in self._moments.values()), default=0)
 
     def is_ready(self) -> bool:
         """Whether there are enough keys for an editor."""
@@ -128,9 +129,12 @@ class KeyCovarianceTracker(Callback):
         """Listen to this batch, if it is its turn."""
         if self.frozen or self._lm is None:
             return
-        if self._batches % self.every_n_batches == 0 or not self.is_ready():
-            self._tap = self._tap or KeyTap(self._lm, self._moments, self.tokens_per_batch)
-            self._tap.open()
+        sampled, left = divmod(self._batches, self.every_n_batches)
+        if not self.is_ready():
+            self._listen(self._lm, list(self._moments))
+        elif left == 0:
+            layers = list(self._moments)
+            self._listen(self._lm, [layers[sampled % len(layers)]])
         self._batches += 1
 
     def on_before_backward(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", loss: Tensor) -> None:
@@ -156,7 +160,7 @@ class KeyCovarianceTracker(Callback):
     def teardown(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         """Let go of the model."""
         self._close()
-        self._tap = self._lm = None
+        self._lm = None
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -193,9 +197,16 @@ class KeyCovarianceTracker(Callback):
             if keep:
                 moment.load_state_dict(state["moments"][layer])
 
+    def _listen(self, lm: LanguageModel, layers: list[int]) -> None:
+        """Hear the next forward pass at some layers."""
+        self._close()
+        self._tap = KeyTap(lm, {layer: self._moments[layer] for layer in layers}, self.tokens_per_batch)
+        self._tap.open()
+
     def _close(self) -> None:
         if self._tap is not None:
             self._tap.close()
+            self._tap = None
 
     def _write(self) -> None:
         """Save what rank zero holds; the others hold nothing after gathering."""

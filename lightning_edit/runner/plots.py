@@ -38,6 +38,10 @@ def draw(spec: PlotSpec, results: Sequence[RunResult], folder: Path) -> Path | N
                 style = number if len(metrics) == 1 else index
                 label = result.label if len(metrics) == 1 else f"{result.label}: {metric}"
                 drawn += _line(axes, align(spec.x, metric, result, results), spec.smooth, number, style, label)
+                low, high = (align(spec.x, f"{metric}:{side}", result, results) for side in ("low", "high"))
+                if low.values and low.steps == high.steps:  # the spread over seeds
+                    colour = COLOURS[number % len(COLOURS)]
+                    axes.fill_between(low.steps, low.values, high.values, color=colour, alpha=0.12, linewidth=0)
     if not drawn:
         return None
     _label(axes, spec, metrics)

@@ -1,0 +1,66 @@
+"""`compare`: editors play the same streams from the same weights, and seeds are summed up."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightning_edit.errors import EditError
+from lightning_edit.jobs.compare import compare
+from lightning_edit.jobs.spread import summarise
+from lightning_edit.runner.results import Curve, RunResult
+
+STRONG: dict[str, Any] = {"layers": [1], "clamp": 6.0, "steps": 40, "weight_decay": 0.0, "prior_weight": 1.0}
+
+
+def test_every_editor_starts_from_the_clean_model(model_folder: Path, request_file: Path, tmp_path: Path) -> None:
+    first, other, again = compare(
+        tmp_path,
+        {"first": {}, "other": {"aligned": False, "in_steps": 4}, "again": {}},
+        STRONG,
+        str(model_folder),
+        str(request_file),
+        count=4,
+        steps=2,
+        seeds=[0, 1],
+        measurements=2,
+    )
+    assert first.row["aligned"] is True
+    assert other.row["aligned"] is False
+    assert (first.row["steps"], other.row["steps"]) == (2, 4)
+    assert first.row["seeds"] == 2
+    assert first.row["edits"] == 4
+    assert "reliability_std" in first.row
+    assert first.curves["edit/count"].values == [2.0, 4.0]
+    assert first.curves["edit/reliability"].values == again.curves["edit/reliability"].values
+    same = {key: value for key, value in first.row.items() if not key.startswith("seconds")}
+    assert same == {key: value for key, value in again.row.items() if not key.startswith("seconds")}
+    assert first.row["reliability"] >= 0.5
+
+
+def test_mistakes_are_named(model_folder: Path, request_file: Path, tmp_path: Path) -> None:
+    names = (str(model_folder), str(request_file))
+    with pytest.raises(EditError, match="holds 4 requests, expected at least count=9"):
+        compare(tmp_path, {"memit": {}}, None, *names, count=9)
+    with pytest.raises(EditError, match="found 0 steps"):
+        compare(tmp_path, {"memit": {"in_steps": 0}}, None, *names, count=4)
+    with pytest.raises(EditError, match="expected one of them at most"):
+        compare(tmp_path, {"memit": {}}, None, *names, count=4, corpus="a.txt", statistics="b.safetensors")
+
+
+def test_seeds_are_summed_up() -> None:
+    one = RunResult("", {"editor": "memit", "edits": 4, "reliability": 1.0}, {"r": Curve([1, 2], [0.0, 1.0])})
+    two = RunResult("", {"editor": "memit", "edits": 4, "reliability": 0.5}, {"r": Curve([1, 2], [0.0, 0.5])})
+    found = summarise("memit", [one, two])
+    assert found.row == {
+        "editor": "memit",
+        "edits": 4,
+        "reliability": 0.75,
+        "reliability_std": pytest.approx(0.125**0.5),
+        "seeds": 2,
+    }
+    assert found.curves["r"].values == [0.0, 0.75]
+    assert found.curves["r:low"].values == [0.0, pytest.approx(0.75 - 0.125**0.5)]
+    assert found.curves["r:high"].values == [0.0, pytest.approx(0.75 + 0.125**0.5)]
+    assert json.dumps(found.row)
