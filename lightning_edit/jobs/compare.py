@@ -34,6 +34,8 @@ from lightning_edit.module import EditableModule
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import Curve, RunResult
 
+Weights = dict[int, torch.Tensor]  # by layer
+
 TOKENS_PER_UNIT = 20  # tokens read for key statistics, for each unit of the inner width
 
 
@@ -53,6 +55,7 @@ def compare(
     budget: int | None = 100,
     decode: Decoding = "greedy",
     abilities: int = 0,
+    reference: str | None = None,
     dtype: str = "float32",
 ) -> list[RunResult]:
     """Let several editors make the same edits in the same steps, and measure all edits so far as they go.
@@ -74,8 +77,12 @@ def compare(
         budget: Requests that are asked about at each measurement; all where null.
         decode: greedy lets the model write and judges its answer; teacher_forced is cheaper and flatters.
         abilities: Questions asked for each ability of the embedded model at the end; 0 for none.
+        reference: Label of the editor whose final weights the others' are compared with: `distance` is
+            ||W - W_ref|| / ||W_ref - W_0||, in Frobenius norms over all edited layers.
         dtype: Precision of the weights.
     """
+    if reference is not None and reference not in editors:
+        raise EditError(f"found reference={reference!r}, expected one of {', '.join(editors)}")
     lm = EditableModule.from_pretrained(model, dtype=dtype).language_model
     stage = _Stage(lm, Evaluator(budget, paraphrases=2, locality=4, portability=2, decode=decode), measurements)
     streams = [_stream(requests, count, seed) for seed in seeds or [0, 1, 2]]
@@ -88,7 +95,7 @@ def compare(
     with Progress(transient=True) as progress:
         task = progress.add_task("editing", total=len(streams) * sum(parts for _, _, parts in methods.values()))
         for stream in streams:
-            baseline = stage.evaluator.measure_baseline(lm, stream)
+            baseline, final = stage.evaluator.measure_baseline(lm, stream), dict[str, Weights]()
             for label, (name, options, parts) in methods.items():
                 editor = get_editor(name, **options)
                 editor.prepare(lm, statistics=moments)
@@ -97,7 +104,11 @@ def compare(
                 found[label].append(result)
                 if abilities:
                     result.row |= stage.abilities(abilities)
+                if reference is not None:
+                    final[label] = stage.weights(editor.layers)
                 stage.restore()
+            for label in final:
+                found[label][-1].row["distance"] = _distance(final[label], final[reference or ""], stage.clean)
     return [summarise(label, results) for label, results in found.items()]
 
 
@@ -110,7 +121,11 @@ class _Stage:
     measurements: int
 
     def __post_init__(self) -> None:
-        self.clean: dict[int, torch.Tensor] = {}
+        self.clean: Weights = {}
+
+    def weights(self, layers: Sequence[int]) -> Weights:
+        """A copy of the edited weights as they are."""
+        return {layer: self.lm.projection(layer).weight.detach().clone() for layer in layers}
 
     def play(
         self,
@@ -121,7 +136,9 @@ class _Stage:
         tick: Callable[[], object],
     ) -> RunResult:
         """Make all edits in so many steps; the row of the end, and curves over the number of edits."""
-        self.clean = {layer: self.lm.projection(layer).weight.detach().clone() for layer in editor.layers}
+        self.clean |= {
+            layer: weight for layer, weight in self.weights(editor.layers).items() if layer not in self.clean
+        }
         cuts = [round(len(stream) * step / steps) for step in range(steps + 1)]
         looks = {round(steps * look / self.measurements) for look in range(1, self.measurements + 1)}
         result, seconds = RunResult(""), 0.0
@@ -150,6 +167,17 @@ class _Stage:
         with torch.no_grad():
             for layer, weight in self.clean.items():
                 self.lm.projection(layer).weight.copy_(weight)
+
+
+def _distance(weights: Weights, reference: Weights, clean: Weights) -> float:
+    """||W - W_ref|| / ||W_ref - W_0|| over all layers that either edited."""
+
+    def norm(one: Weights, other: Weights) -> float:
+        layers = sorted({*weights, *reference})
+        parts = [one.get(layer, clean[layer]).double() - other.get(layer, clean[layer]).double() for layer in layers]
+        return float(torch.stack([part.norm() for part in parts]).norm())
+
+    return norm(weights, reference) / norm(reference, clean)
 
 
 def _declared(options: Mapping[str, Any], shared: Mapping[str, Any], steps: int) -> tuple[str, dict[str, Any], int]:

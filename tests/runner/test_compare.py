@@ -25,6 +25,7 @@ def test_every_editor_starts_from_the_clean_model(model_folder: Path, request_fi
         steps=2,
         seeds=[0, 1],
         measurements=2,
+        reference="first",
     )
     assert first.row["aligned"] is True
     assert other.row["aligned"] is False
@@ -37,12 +38,16 @@ def test_every_editor_starts_from_the_clean_model(model_folder: Path, request_fi
     same = {key: value for key, value in first.row.items() if not key.startswith("seconds")}
     assert same == {key: value for key, value in again.row.items() if not key.startswith("seconds")}
     assert first.row["reliability"] >= 0.5
+    assert first.row["distance"] == again.row["distance"] == 0.0
+    assert other.row["distance"] > 0.01
 
 
 def test_mistakes_are_named(model_folder: Path, request_file: Path, tmp_path: Path) -> None:
     names = (str(model_folder), str(request_file))
     with pytest.raises(EditError, match="holds 4 requests, expected at least count=9"):
         compare(tmp_path, {"memit": {}}, None, *names, count=9)
+    with pytest.raises(EditError, match="reference='rome', expected one of memit"):
+        compare(tmp_path, {"memit": {}}, None, *names, count=4, reference="rome")
     with pytest.raises(EditError, match="found 0 steps"):
         compare(tmp_path, {"memit": {"in_steps": 0}}, None, *names, count=4)
     with pytest.raises(EditError, match="expected one of them at most"):
