@@ -1,9 +1,9 @@
-"""What a model says: greedy continuations of many prompts at once.
+"""What a model says: continuations of many prompts at once, greedy or sampled from the likeliest tokens.
 
 Batches are made of prompts of like length and padded on the left, with attention masks and position ids that make each
 row what it would be alone; the cache of keys and values is reused; a row that is done leaves the batch, and the batch
 ends when all are. This file knows tokens and text. It does not know what the right answer is, nor where in the text the
-answer stands (`evaluation/reading.py`). The model and the tokenizer stay as they were.
+answer stands (`evaluation/reading.py`). The model, the tokenizer and the random state stay as they were.
 """
 
 import inspect
@@ -15,12 +15,17 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from lightning_edit.errors import RequestError
+from lightning_edit.chat import Chat, render
+from lightning_edit.errors import EditError, RequestError
 from lightning_edit.model.encoding import pad, padding_token, tokenize
 from lightning_edit.model.language_model import LanguageModel
 
 Stop = Callable[[str, str], bool]
 """From a prompt and the text written behind it so far to whether that is enough."""
+
+EAGER, RHYTHM = 128, 16
+"""Texts of up to `EAGER` tokens are read after each token, longer ones after each `RHYTHM`: reading costs as much as
+the text is long, and a thousand tokens of thoughts would be read a thousand times."""
 
 
 def decode(
@@ -29,12 +34,13 @@ def decode(
     max_new_tokens: int = 32,
     batch_size: int = 64,
     stop: Stop | None = None,
+    chat: Chat | None = None,
 ) -> list[str]:
     r"""Continue every prompt greedily: $y_t = \arg\max_y p(y \mid x, y_{<t})$.
 
     A row ends at an end-of-text token, after `max_new_tokens`, at the end of the model's context, or when `stop` says
-    so. Equal prompts are decoded once. The result does not depend on how prompts are batched, up to ties that rounding
-    decides.
+    so, which is asked after each token, and after each 16th where the text is longer than 128. Equal prompts are
+    decoded once. The result does not depend on how prompts are batched, up to ties that rounding decides.
 
     Args:
         lm: The language model.
@@ -43,23 +49,69 @@ def decode(
         batch_size: Prompts in one forward.
         stop: When a row is done; its text is returned as it then is. None: at the first line break behind some text,
             where it is cut.
+        chat: Ask through the tokenizer's chat template; None continues the bare text.
 
     Returns:
         The continuations in the order of the prompts, without special tokens and without white space around them.
     """
-    unique = list(dict.fromkeys(prompts))
-    rows = [_Row(prompt, ids) for prompt, (ids, _) in zip(unique, tokenize(lm.tokenizer, unique), strict=True)]
-    check_room(lm, [(row.prompt, len(row.ids)) for row in rows])
-    order = sorted(rows, key=lambda row: -len(row.ids))
-    with lm.borrow():
-        for start in range(0, len(order), batch_size):
-            _write_batch(lm, order[start : start + batch_size], max_new_tokens, stop or _has_line)
-    texts = {row.prompt: row.text.strip() for row in rows}
+    rows = _greedy_rows(lm, prompts, max_new_tokens, chat)
+    _write(lm, list(rows.values()), batch_size, stop or _has_line)
+    written = _texts(lm, [row.written for row in rows.values()])
+    texts = {prompt: text.strip() for prompt, text in zip(rows, written, strict=True)}
     return [texts[prompt] if stop else texts[prompt].partition("\n")[0].rstrip() for prompt in prompts]
 
 
+def decode_tokens(
+    lm: LanguageModel, prompts: Sequence[str], length: int = 50, batch_size: int = 64, chat: Chat | None = None
+) -> list[list[int]]:
+    """The greedy continuation of every prompt as token ids, with nothing to stop it but the end-of-text token.
+
+    Args:
+        lm: The language model.
+        prompts: Texts to continue, without white space at their ends.
+        length: Longest continuation in tokens; the model's context may end before.
+        batch_size: Prompts in one forward.
+        chat: Ask through the tokenizer's chat template; None continues the bare text.
+
+    Returns:
+        For each prompt at most `length` tokens, the end-of-text token not among them.
+    """
+    rows = _greedy_rows(lm, prompts, length, chat)
+    _write(lm, list(rows.values()), batch_size, None)
+    return [list(rows[prompt].written) for prompt in prompts]
+
+
+def sample(
+    lm: LanguageModel, prompts: Sequence[str], length: int = 100, top_k: int = 5, seed: int = 0, batch_size: int = 64
+) -> list[str]:
+    """Continue every prompt with tokens drawn from the `top_k` likeliest, in proportion to their probabilities.
+
+    Each prompt has random numbers of its own, made from the seed and its place in the list, so a text does not depend
+    on how prompts are batched, equal prompts get texts of their own, and nobody else's random state is touched.
+
+    Args:
+        lm: The language model.
+        prompts: Texts to continue, without white space at their ends.
+        length: Tokens of the whole text, the prompt's among them.
+        top_k: How many of the likeliest tokens are drawn from.
+        seed: Seed of all draws.
+        batch_size: Prompts in one forward.
+
+    Returns:
+        The whole texts in the order of the prompts, which they begin with, without special tokens.
+    """
+    if top_k < 1:
+        raise EditError(f"found top_k={top_k}, expected at least 1; top_k=1 is greedy.")
+    rows = _rows(lm, prompts, None)
+    for index, row in enumerate(rows):
+        row.limit = min(length, lm.max_length) - len(row.ids)
+        row.draws = torch.Generator().manual_seed((seed << 32) + index)
+    _write(lm, [row for row in rows if row.limit > 0], batch_size, None, top_k)
+    return _texts(lm, [row.ids + row.written for row in rows])
+
+
 def forward_last(lm: LanguageModel, ids: Tensor, mask: Tensor, last: int = 1, cache: Any = None) -> Any:
-    """One forward over left-padded rows, with logits at the last positions only.
+    """One forward over padded rows, with logits at the last positions only.
 
     Args:
         lm: The language model, borrowed.
@@ -97,24 +149,55 @@ def check_room(lm: LanguageModel, lengths: Iterable[tuple[str, int]]) -> None:
 
 @dataclass(slots=True)
 class _Row:
-    """A prompt, its tokens, and what has been written behind it."""
+    """A prompt, its tokens, how much may be written behind it, and what has been.
+
+    `draws` are the random numbers of a row that is sampled; a greedy one has none.
+    """
 
     prompt: str
     ids: list[int]
+    limit: int = 0
+    draws: torch.Generator | None = None
     written: list[int] = field(default_factory=list)
-    text: str = ""
 
 
-def _write_batch(lm: LanguageModel, rows: list[_Row], max_new_tokens: int, stop: Stop) -> None:
+def _rows(lm: LanguageModel, prompts: Sequence[str], chat: Chat | None) -> list[_Row]:
+    """A row for each prompt, in order; all of them fit into the model's context."""
+    texts = list(prompts) if chat is None else render(lm.tokenizer, prompts, chat)
+    encoded = tokenize(lm.tokenizer, texts, special=chat is None)
+    rows = [_Row(prompt, ids) for prompt, (ids, _) in zip(prompts, encoded, strict=True)]
+    check_room(lm, [(row.prompt, len(row.ids)) for row in rows])
+    return rows
+
+
+def _greedy_rows(lm: LanguageModel, prompts: Sequence[str], limit: int, chat: Chat | None) -> dict[str, _Row]:
+    """A row for each distinct prompt."""
+    rows = _rows(lm, list(dict.fromkeys(prompts)), chat)
+    for row in rows:
+        row.limit = min(limit, max(lm.max_length - len(row.ids), 1))  # even a full context says what comes next
+    return {row.prompt: row for row in rows}
+
+
+def _write(lm: LanguageModel, rows: list[_Row], batch_size: int, stop: Stop | None, top_k: int = 1) -> None:
+    """Write behind all rows, in batches of like length."""
+    order = sorted(rows, key=lambda row: -len(row.ids))
+    with lm.borrow():
+        for start in range(0, len(order), batch_size):
+            _write_batch(lm, order[start : start + batch_size], stop, top_k)
+
+
+def _write_batch(lm: LanguageModel, rows: list[_Row], stop: Stop | None, top_k: int) -> None:
     """Write behind each row until all are done."""
     ends, cache = _end_tokens(lm), DynamicCache(config=lm.model.config.get_text_config())
     ids, mask = pad([row.ids for row in rows], padding_token(lm.tokenizer), "left", lm.device)  # (b, t)
-    for _ in range(max_new_tokens):
-        tokens = forward_last(lm, ids, mask, 1, cache).logits[:, -1].argmax(-1)  # (b,)
+    for _ in range(max(row.limit for row in rows)):
+        logits = forward_last(lm, ids, mask, 1, cache).logits[:, -1]  # (b, v)
+        tokens = logits.argmax(-1) if top_k == 1 else _draw(logits, rows, top_k)  # (b,)
         going = [(slot, token) for slot, token in enumerate(tokens.tolist()) if token not in ends]
-        if going:
-            _append(lm, [(rows[slot], token) for slot, token in going])
-        keep = [slot for slot, _ in going if not _is_done(lm, rows[slot], stop)]
+        for slot, token in going:
+            rows[slot].written.append(token)
+        done = _done(lm, [rows[slot] for slot, _ in going], stop)
+        keep = [slot for (slot, _), over in zip(going, done, strict=True) if not over]
         if not keep:
             break
         if len(keep) < len(rows):
@@ -125,18 +208,30 @@ def _write_batch(lm: LanguageModel, rows: list[_Row], max_new_tokens: int, stop:
         mask = torch.cat([mask, mask.new_ones(len(keep), 1)], 1)
 
 
-def _append(lm: LanguageModel, pairs: list[tuple[_Row, int]]) -> None:
-    """Write one more token behind each row and read its text anew; one token need not be a whole character."""
-    for row, token in pairs:
-        row.written.append(token)
-    written = [row.written for row, _ in pairs]
-    texts = lm.tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    for (row, _), text in zip(pairs, texts, strict=True):
-        row.text = text
+def _draw(logits: Tensor, rows: list[_Row], top_k: int) -> Tensor:
+    """One token for each row from its likeliest, with the row's own random numbers (b,)."""
+    best = logits.topk(min(top_k, logits.shape[-1]), -1)
+    weights = best.values.double().softmax(-1).cpu()  # (b, k)
+    drawn = [torch.multinomial(weight, 1, generator=row.draws) for weight, row in zip(weights, rows, strict=True)]
+    return best.indices.gather(-1, torch.stack(drawn).to(logits.device))[:, 0]
 
 
-def _is_done(lm: LanguageModel, row: _Row, stop: Stop) -> bool:
-    return len(row.ids) + len(row.written) >= lm.max_length or stop(row.prompt, row.text)
+def _done(lm: LanguageModel, rows: list[_Row], stop: Stop | None) -> list[bool]:
+    """Whether each row may not or need not be continued."""
+    over = [len(row.written) >= row.limit for row in rows]
+    if stop is not None:
+        asked = [i for i, row in enumerate(rows) if len(row.written) <= EAGER or len(row.written) % RHYTHM == 0]
+        for i, text in zip(asked, _texts(lm, [rows[i].written for i in asked]), strict=True):
+            over[i] = over[i] or stop(rows[i].prompt, text)
+    return over
+
+
+def _texts(lm: LanguageModel, tokens: list[list[int]]) -> list[str]:
+    """What tokens say, read anew from all of them: one token need not be a whole character."""
+    if not tokens:
+        return []
+    texts: list[str] = lm.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return texts
 
 
 def _has_line(prompt: str, text: str) -> bool:

@@ -6,14 +6,22 @@ knows no requests and no shares.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
+from lightning_edit.chat import Chat
 from lightning_edit.decoding import decode
 from lightning_edit.errors import EditError
+from lightning_edit.evaluation.likelihood import score_continuations
 from lightning_edit.evaluation.questions import Question
-from lightning_edit.evaluation.reading import is_settled, read_answer, sentence_count, wants_thoughts
-from lightning_edit.evaluation.scoring import target_probabilities
+from lightning_edit.evaluation.reading import (
+    END_OF_THINKING,
+    Until,
+    is_settled,
+    read_answer,
+    sentence_count,
+    wants_thoughts,
+)
 from lightning_edit.judge import exact_match
 from lightning_edit.model.language_model import LanguageModel
 
@@ -22,17 +30,62 @@ Decoding = Literal["greedy", "teacher_forced"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """How long the model may write, and how many rows at once.
+    """How the model is asked, how long it may write, and how many rows at once.
 
     Args:
-        max_new_tokens: Longest answer in tokens; what does not end by then is read as it is.
+        max_new_tokens: Longest answer in tokens, a reasoning model's thoughts included; what does not end by then is
+            read as it is.
         thought_tokens: Longest text behind a prompt that asks for the steps before the answer.
         batch_size: Prompts in one forward.
+        until: Where an answer ends: with its first sentence (which `St. Petersburg` does not end), with its first line,
+            or not before the model is done. The last is for judges that read a whole reply.
+        chat: Ask through the tokenizer's chat template, as instruction-tuned models expect.
+        system: What the system says first in a chat.
+        reasoning: Whether the model thinks before it answers: the answer is then what follows `</think>`.
     """
 
     max_new_tokens: int = 24
     thought_tokens: int = 96
     batch_size: int = 64
+    until: Until = "sentence"
+    chat: bool = False
+    system: str | None = None
+    reasoning: bool = False
+
+    def __post_init__(self) -> None:
+        if self.until not in get_args(Until):
+            raise EditError(f"found until={self.until!r}, expected one of {sorted(get_args(Until))}.")
+        if self.system is not None and not self.chat:
+            raise EditError("found a system turn without a chat, expected chat=True beside it; set it, or leave both.")
+
+    @classmethod
+    def for_instruct(cls, max_new_tokens: int = 50, **changes: Any) -> "AnswerOptions":
+        """How *Revisiting* asks instruction-tuned models: by chat template, 50 new tokens.
+
+        Args:
+            max_new_tokens: Longest answer in tokens.
+            changes: Other options.
+        """
+        return cls(**{"max_new_tokens": max_new_tokens, "chat": True, **changes})
+
+    @classmethod
+    def for_reasoning(cls, max_new_tokens: int = 1024, **changes: Any) -> "AnswerOptions":
+        """How *Revisiting* asks reasoning models: 1024 new tokens, of which those after the thoughts count.
+
+        Args:
+            max_new_tokens: Longest text in tokens, thoughts included.
+            changes: Other options.
+        """
+        return cls(**{"max_new_tokens": max_new_tokens, "chat": True, "reasoning": True, **changes})
+
+    @property
+    def template(self) -> Chat | None:
+        """The chat that prompts are rendered into; None for bare text."""
+        return Chat(self.system, self.reasoning) if self.chat else None
+
+    def wording(self) -> dict[str, Any]:
+        """All that decides what an answer says, as plain values; how many rows run at once does not."""
+        return {name: value for name, value in asdict(self).items() if name != "batch_size"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +109,38 @@ def write_behind(lm: LanguageModel, sentences: Mapping[str, int], options: Answe
     Args:
         lm: The language model.
         sentences: Each prompt with the number of sentences its answer may have.
-        options: Lengths and batch size.
+        options: How to ask.
     """
+    if options.reasoning and END_OF_THINKING in lm.tokenizer.all_special_tokens:
+        raise EditError(
+            f"{END_OF_THINKING} is a special token of this tokenizer and would be dropped from the text; expected an "
+            "ordinary one. Add it anew with special=False."
+        )
 
     def stop(prompt: str, text: str) -> bool:
-        return is_settled(prompt, text, sentences[prompt])
+        return is_settled(prompt, text, sentences[prompt], options.until, options.reasoning)
 
     written: dict[str, str] = {}
     for thoughtful, limit in ((False, options.max_new_tokens), (True, options.thought_tokens)):
         prompts = [prompt for prompt in sentences if wants_thoughts(prompt) == thoughtful]
-        written.update(zip(prompts, decode(lm, prompts, limit, options.batch_size, stop), strict=True))
+        texts = decode(lm, prompts, limit, options.batch_size, stop, options.template)
+        written.update(zip(prompts, texts, strict=True))
     return written
 
 
 def say(lm: LanguageModel, prompts: Iterable[str], options: AnswerOptions) -> dict[str, str]:
-    """The model's answer to each prompt: one sentence.
+    """The model's answer to each prompt: one sentence, unless the options say otherwise.
 
     Args:
         lm: The language model.
         prompts: What it is asked.
-        options: Lengths and batch size.
+        options: How to ask.
     """
     written = write_behind(lm, dict.fromkeys(prompts, 1), options)
-    return {prompt: read_answer(prompt, text) for prompt, text in written.items()}
+    return {prompt: read_answer(prompt, text, 1, options.until, options.reasoning) for prompt, text in written.items()}
 
 
-def is_right(prompt: str, text: str, accepted: Iterable[str]) -> bool:
+def is_right(prompt: str, text: str, accepted: Iterable[str], options: AnswerOptions | None = None) -> bool:
     """Whether the answer in a text is one of the accepted ones.
 
     An accepted answer that reads like several sentences (`Yahoo! Inc`) is compared with as many.
@@ -90,6 +149,7 @@ def is_right(prompt: str, text: str, accepted: Iterable[str]) -> bool:
         prompt: What was asked.
         text: What the model wrote.
         accepted: Right answers.
+        options: How the model was asked; as a base model is, by default.
 
     Example:
         >>> is_right("Ann lives in", " St. Petersburg. She likes it.", ["Leningrad", "St. Petersburg"])
@@ -97,7 +157,11 @@ def is_right(prompt: str, text: str, accepted: Iterable[str]) -> bool:
         >>> is_right("Ann works for", " Yahoo! Inc. It is well.", ["Yahoo! Inc"])
         True
     """
-    return any(exact_match(read_answer(prompt, text, sentence_count(name)), name) for name in accepted)
+    how = options or AnswerOptions()
+    return any(
+        exact_match(read_answer(prompt, text, sentence_count(name), how.until, how.reasoning), name)
+        for name in accepted
+    )
 
 
 def answer_greedy(lm: LanguageModel, questions: Sequence[Question], options: AnswerOptions) -> list[Outcome]:
@@ -106,7 +170,7 @@ def answer_greedy(lm: LanguageModel, questions: Sequence[Question], options: Ans
     Args:
         lm: The language model.
         questions: What is asked.
-        options: Lengths and batch size.
+        options: How to ask.
     """
     sentences: dict[str, int] = {}
     for question in questions:
@@ -116,8 +180,10 @@ def answer_greedy(lm: LanguageModel, questions: Sequence[Question], options: Ans
     outcomes = []
     for question in questions:
         text = written[question.prompt]
-        answer = read_answer(question.prompt, text, max(map(sentence_count, question.accepted), default=1))
-        outcomes.append(Outcome(question, is_right(question.prompt, text, question.accepted), answer))
+        count = max(map(sentence_count, question.accepted), default=1)
+        answer = read_answer(question.prompt, text, count, options.until, options.reasoning)
+        right = is_right(question.prompt, text, question.accepted, options)
+        outcomes.append(Outcome(question, right, answer))
     return outcomes
 
 
@@ -129,13 +195,18 @@ def answer_teacher_forced(lm: LanguageModel, questions: Sequence[Question], opti
     Args:
         lm: The language model.
         questions: What is asked.
-        options: Batch size.
+        options: Batch size and chat template.
     """
+    if options.reasoning:
+        raise EditError(
+            "found decode='teacher_forced' for a reasoning model, expected 'greedy': its answer follows thoughts of "
+            "its own, and the true ones are not known."
+        )
     asked = [one for one in questions if not wants_thoughts(one.prompt) and any(one.accepted)]
     pairs = list(dict.fromkeys((one.prompt, name) for one in asked for name in one.accepted if name))
     prompts, targets = [prompt for prompt, _ in pairs], [name for _, name in pairs]
-    top = target_probabilities(lm, prompts, targets, options.batch_size).top.tolist()
-    verdicts = dict(zip(pairs, top, strict=True))
+    scores = score_continuations(lm, prompts, targets, options.batch_size, chat=options.template)
+    verdicts = dict(zip(pairs, scores.exact.tolist(), strict=True))
     return [Outcome(one, any(verdicts.get((one.prompt, name), False) for name in one.accepted), None) for one in asked]
 
 

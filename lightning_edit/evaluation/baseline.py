@@ -5,7 +5,7 @@ checkpoints as plain containers, and is never measured again on a model that has
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lightning_edit.errors import StateError
@@ -43,7 +43,7 @@ class Baseline:
         Args:
             options: How the edited model is to be decoded.
         """
-        mine, other = _lengths(self.options), _lengths(options)
+        mine, other = self.options.wording(), options.wording()
         if mine != other:
             raise StateError(
                 f"the baseline was measured with {mine}, the evaluation wants {other}; expected the same. "
@@ -52,7 +52,7 @@ class Baseline:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers only."""
-        return {"version": VERSION, "answers": dict(self.answers), **_lengths(self.options)}
+        return {"version": VERSION, "answers": dict(self.answers), **self.options.wording()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved baseline.
@@ -65,7 +65,8 @@ class Baseline:
                 f"found a baseline of version {state.get('version')}, expected {VERSION}; measure it again on the "
                 "unedited model."
             )
-        self.options = AnswerOptions(state["max_new_tokens"], state["thought_tokens"], self.options.batch_size)
+        known = {option.name: state[option.name] for option in fields(AnswerOptions) if option.name in state}
+        self.options = AnswerOptions(batch_size=self.options.batch_size, **known)
         self.answers = dict(state["answers"])
 
 
@@ -88,7 +89,3 @@ def measure_baseline(
         baseline.check(options)
     baseline.answers.update(say(as_language_model(module), baseline.missing(requests), options or baseline.options))
     return baseline
-
-
-def _lengths(options: AnswerOptions) -> dict[str, int]:
-    return {"max_new_tokens": options.max_new_tokens, "thought_tokens": options.thought_tokens}

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lightning_edit.evaluation.answering import AnswerOptions, Decoding, Outcome, answerer
 from lightning_edit.evaluation.baseline import Baseline, measure_baseline
-from lightning_edit.evaluation.quality import ask, shares
+from lightning_edit.evaluation.protocol import Scores
+from lightning_edit.evaluation.quality import ask, protocol_of, shares
 from lightning_edit.probes import Probe
 from lightning_edit.requests import EditRequest
 
@@ -107,14 +108,15 @@ class Evaluator:
     def evaluate(
         self, module: object, requests: Iterable[EditRequest], baseline: Baseline | None = None
     ) -> dict[str, float]:
-        """Shares of right answers to the drawn questions; keys as in `evaluate`.
+        """Shares of right answers to the drawn questions; keys and protocol as in `evaluate`.
 
         Args:
             module: An `EditableModule` or a `LanguageModel`.
             requests: All edits so far.
             baseline: What the unedited model answered.
         """
-        return shares(self.ask(module, requests, baseline), self.by_kind)
+        protocol = protocol_of(self.decode, self.options, baseline is not None)
+        return Scores(shares(self.ask(module, requests, baseline), self.by_kind), protocol)
 
     def _trim(self, request: EditRequest) -> EditRequest:
         """The request with the probes that are asked, chosen by rank."""

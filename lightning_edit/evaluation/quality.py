@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from lightning_edit.evaluation.answering import AnswerOptions, Decoding, Outcome, answerer
 from lightning_edit.evaluation.baseline import Baseline
+from lightning_edit.evaluation.protocol import Protocol, Scores
 from lightning_edit.evaluation.questions import DIMENSIONS, make_questions
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.requests import EditRequest
@@ -24,6 +25,7 @@ def evaluate(
     """Reliability, generalization, locality and portability of a model on some requests, each in 0..1.
 
     Every distinct prompt is decoded once. Every question weighs the same. A dimension without questions has no key.
+    What comes back is a dictionary of numbers that also knows how they were measured: `Scores.protocol`.
 
     Args:
         module: An `EditableModule` or a `LanguageModel`.
@@ -36,7 +38,23 @@ def evaluate(
         by_kind: Add `locality/<kind>` and `portability/<kind>`.
         options: Lengths and batch size; those of the baseline by default.
     """
-    return shares(ask(module, requests, baseline, decode, options), by_kind)
+    outcomes = ask(module, requests, baseline, decode, options)
+    how = options or (baseline.options if baseline else AnswerOptions())
+    return Scores(shares(outcomes, by_kind), protocol_of(decode, how, baseline is not None))
+
+
+def protocol_of(decode: Decoding, options: AnswerOptions, against_unedited: bool) -> Protocol:
+    """How the answers to questions are decoded, read and judged.
+
+    Args:
+        decode: `greedy` or `teacher_forced`.
+        options: How the model is asked.
+        against_unedited: Whether locality is held against the unedited model; else against the dataset's answers.
+    """
+    locality = "unedited" if against_unedited else "gold"
+    if decode == "teacher_forced":
+        return Protocol(decode, "target_tokens", locality=locality, chat=options.chat, system=options.system)
+    return Protocol(decode, "exact_match", locality=locality, **options.wording())
 
 
 def ask(

@@ -5,14 +5,20 @@ the text up to the end of the first sentence or line. The end of a sentence is `
 or the end of the text, unless the full stop belongs to the word: `St. Petersburg`, `Dr. X`, `J. R. R. Tolkien`, `3.5`,
 `No. 10`, `Acme Inc. of Ohio`. Where both readings are possible a name is assumed, as names are what edits are about.
 
-A prompt that ends in `Thoughts:` lets the model think first; its answer is what follows `Answer:`.
+A prompt that ends in `Thoughts:` lets the model think first; its answer is what follows `Answer:`. A reasoning model
+thinks whatever it is asked, and its answer is what follows `</think>`: as long as it thinks it has said nothing.
 
 This file reads text. It knows no model, no tokens, and not what the right answer would be.
 """
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 
+Until = Literal["sentence", "line", "end"]
+"""Where an answer ends: with its first sentence, with its first line, or not before the model is done."""
+END_OF_THINKING = "</think>"
+"""What stands between the thoughts and the answer of a reasoning model."""
 THOUGHTS = "Thoughts:"
 """A prompt that ends so asks for the steps before the answer."""
 ANSWER = "Answer:"
@@ -75,39 +81,47 @@ def sentence_count(text: str) -> int:
     return 1 + sum(1 for end in _sentence_ends(line) if line[end.end() :].strip())
 
 
-def read_answer(prompt: str, text: str, count: int = 1) -> str:
+def read_answer(prompt: str, text: str, count: int = 1, until: Until = "sentence", reasoning: bool = False) -> str:
     """The answer in what a model wrote behind a prompt.
 
     Args:
         prompt: What it was given; decides whether thoughts come first.
         text: What it wrote.
-        count: Number of sentences to keep.
+        count: Number of sentences to keep, where sentences end the answer.
+        until: Where the answer ends.
+        reasoning: Whether a reasoning model wrote it; thoughts without an end are no answer.
 
     Example:
         >>> read_answer("Where does Ann live? Thoughts:", "Ann works in Lyon. Answer: Lyon. Next", 1)
         'Lyon'
+        >>> read_answer("Where?", "Paris? No.</think> Lyon.", reasoning=True)
+        'Lyon'
     """
-    return first_sentence(_behind_thoughts(text) if wants_thoughts(prompt) else text, count)
+    said, _ = _said(prompt, text, reasoning)
+    if until == "sentence":
+        return first_sentence(said, count)
+    return first_line(said) if until == "line" else said.strip()
 
 
-def is_settled(prompt: str, text: str, count: int = 1) -> bool:
+def is_settled(prompt: str, text: str, count: int = 1, until: Until = "sentence", reasoning: bool = False) -> bool:
     """Whether the answer can no longer change, whatever the model writes next.
 
     Args:
         prompt: What the model was given.
         text: What it has written so far.
-        count: Number of sentences to keep.
+        count: Number of sentences to keep, where sentences end the answer.
+        until: Where the answer ends.
+        reasoning: Whether a reasoning model writes it.
     """
-    if wants_thoughts(prompt):
-        if ANSWER not in text:
-            return False
-        text = _behind_thoughts(text)
-    text = text.lstrip()
-    if "\n" in text:
+    said, begun = _said(prompt, text, reasoning)
+    if not begun or until == "end":
+        return False
+    said = said.lstrip()
+    if "\n" in said:
         return True
-    known = text.rstrip("\ufffd")  # a character of which some bytes are still to come
+    known = said.rstrip("\ufffd")  # a character of which some bytes are still to come
     ends = list(_sentence_ends(known))[:count]
-    if len(ends) < count:
+    if until == "line" or len(ends) < count:
         return False
     rest = known[ends[-1].end() :].lstrip()
     whole_word = len(rest.split(maxsplit=1)) > 1 or rest != rest.rstrip()
@@ -123,9 +137,20 @@ def wants_thoughts(prompt: str) -> bool:
     return prompt.rstrip().endswith(THOUGHTS)
 
 
-def _behind_thoughts(text: str) -> str:
-    """What follows the first `Answer:`; all of it where there is none."""
-    return text.partition(ANSWER)[2] if ANSWER in text else text
+def _said(prompt: str, text: str, reasoning: bool) -> tuple[str, bool]:
+    """The text without the thoughts before it, and whether the answer has begun.
+
+    A reasoning model that is cut in its thoughts has said nothing; a prompt that asks for thoughts may be answered
+    without any.
+    """
+    if reasoning:
+        _, mark, text = text.partition(END_OF_THINKING)
+        if not mark:
+            return "", False
+    if not wants_thoughts(prompt):
+        return text, True
+    _, mark, answer = text.partition(ANSWER)
+    return (answer, True) if mark else (text, False)
 
 
 def _sentence_ends(line: str) -> Iterator[re.Match[str]]:

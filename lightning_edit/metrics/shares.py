@@ -1,10 +1,11 @@
-"""The four dimensions of an edit's quality as torchmetrics.
+"""The four dimensions of an edit's quality as torchmetrics, and locality's look-alike.
 
-All four are shares of right answers; they differ in what is asked and in what counts as right, which is what their
+All are shares of right answers; they differ in what is asked and in what counts as right, which is what their
 docstrings say. States are integer sums, so they add up over batches and processes exactly, and a Trainer in half
 precision leaves them alone. This file does not decode and does not judge: it is fed verdicts.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ class ShareRight(Metric):
         share = self.right.sum() / self.total.sum()
         if self.kinds is None:
             return share
-        name = type(self).__name__.lower()
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
         shares = zip(self.kinds, self.right / self.total, self.total, strict=True)
         return {name: share} | {f"{name}/{kind}": value for kind, value, seen in shares if seen > 0}
 
@@ -116,7 +117,8 @@ class Locality(ShareRight):
     """Share of unrelated questions that the model answers as it did before any edit.
 
     *Revisiting*, Eq. 4: right is what the unedited model said, be it true or false. Judged against a dataset's answers
-    instead, the number is an accuracy, not a locality; `evaluate` then calls it `locality_gold`.
+    instead, the number is an accuracy, not a locality: `LocalityGold`. Every probe weighs the same (micro), whatever
+    request or kind it belongs to; the kinds have columns of their own.
 
     Args:
         kinds: Kinds of probes to count apart, such as `neighborhood` or `relation_specificity`.
@@ -127,6 +129,25 @@ class Locality(ShareRight):
         >>> metric.update([True, False, True], ["neighborhood", "neighborhood", "distraction"])
         >>> metric.compute()
         {'locality': tensor(0.6667), 'locality/neighborhood': tensor(0.5000), 'locality/distraction': tensor(1.)}
+    """
+
+
+class LocalityGold(ShareRight):
+    """Share of unrelated questions that the model answers as the dataset does.
+
+    The accuracy on facts beside the edited ones: a low number before any edit says that the model never knew them, and
+    it can rise where editing changes answers. Under the name of locality it is what the code of *Revisiting* and of
+    several other repositories counts. `evaluate` reports it as `locality_gold` where it is given no baseline.
+
+    Args:
+        kinds: Kinds of probes to count apart.
+        kwargs: Arguments of every torchmetrics metric.
+
+    Example:
+        >>> metric = LocalityGold(kinds=["neighborhood"])
+        >>> metric.update([True, False], ["neighborhood", "neighborhood"])
+        >>> metric.compute()
+        {'locality_gold': tensor(0.5000), 'locality_gold/neighborhood': tensor(0.5000)}
     """
 
 

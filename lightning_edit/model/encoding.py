@@ -40,7 +40,7 @@ class Encoded:
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None, special: bool = True
 ) -> list[tuple[list[int], Offsets]]:
     """Token ids and offsets of each text, unpadded, with the special tokens that the tokenizer puts in front.
 
@@ -50,6 +50,7 @@ def tokenize(
         tokenizer: A fast tokenizer.
         texts: The texts.
         max_length: Keep this many tokens of each text at most, from its beginning.
+        special: Whether to put special tokens in front; False for a text that brings its own, as a rendered chat does.
     """
     if not tokenizer.is_fast:
         raise EditError(
@@ -59,7 +60,8 @@ def tokenize(
     if not texts:
         return []
     with _untouched(tokenizer):
-        batch = tokenizer(list(texts), return_offsets_mapping=True, padding=False, truncation=False, verbose=False)
+        settings = {"padding": False, "truncation": False, "verbose": False, "add_special_tokens": special}
+        batch = tokenizer(list(texts), return_offsets_mapping=True, **settings)
     rows = []
     for index, (ids, offsets) in enumerate(zip(batch["input_ids"], batch["offset_mapping"], strict=True)):
         while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and tuple(offsets[-1]) == (0, 0):
