@@ -30,3 +30,7 @@ class StateError(EditError):
 
 class StrategyError(EditError):
     """The Trainer's strategy, precision or schedule cannot carry edits."""
+
+
+class GeometryError(EditError):
+    """Hidden representations are misshapen, not finite, or too few for what is asked of them."""
