@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 
 from lightning_edit.data.world.arithmetic import add_steps, arithmetic, subtract_steps
-from lightning_edit.data.world.corpus import active_share, documents, next_year, prose_share
+from lightning_edit.data.world.corpus import MIXTURES, active_share, documents, next_year, prose_share
 from lightning_edit.data.world.documents import Writer
 from lightning_edit.data.world.edits import subjects, world_requests
 from lightning_edit.data.world.facts import (
@@ -21,6 +21,7 @@ from lightning_edit.data.world.mentions import NOBODY, Mentions
 from lightning_edit.data.world.relations import BY_NAME, RELATIONS
 from lightning_edit.data.world.tasks import (
     UNKNOWN,
+    again,
     choice,
     hop_task,
     hops,
@@ -165,6 +166,15 @@ def test_the_curriculum_grows_and_prose_gives_way_to_questions():
     assert shares == sorted(shares)
     assert shares[0] < shares[-1] == 1.0
     assert prose_share(0.0) > prose_share(0.5) > prose_share(1.0) > 0
+    assert MIXTURES["facts"].keys() <= MIXTURES["questions"].keys()
+
+
+def test_what_is_said_again_has_the_same_labels_in_another_order(writer):
+    for _ in range(100):
+        task = again(writer)
+        told = task.prompt.removeprefix("Notes: ").removesuffix(". Again:").split(", ")
+        assert sorted(task.response.removesuffix(".").split(", ")) == sorted(told)
+        assert len({item.rsplit(" ", 1)[1] for item in told}) == len(told)
 
 
 def test_only_the_response_of_a_task_is_learned(world):

@@ -80,11 +80,11 @@ def test_a_few_edits_hold_and_undo_gives_the_old_answers_back(world):
 
 
 def test_rows_are_full_and_learn_something_but_not_everything(world, world_lm):
-    rows = list(PackedRows(world, world_lm.tokenizer, rows=12, length=64, seed=0))
+    rows = list(PackedRows(world, world_lm.tokenizer, rows=12, length=128, seed=0, focus="questions"))
     assert len(rows) == 12
     names = Mentions(world).names
     for row in rows:
-        assert row["input_ids"].shape == row["labels"].shape == (64,)
+        assert row["input_ids"].shape == row["labels"].shape == (128,)
         learned = row["labels"] != IGNORED
         assert torch.equal(row["labels"][learned], row["input_ids"][learned])
         for token, entity in enumerate(row["entities"].tolist()):
@@ -101,10 +101,12 @@ def test_the_recipe_trains_saves_and_measures_a_tiny_model(tmp_path):
     small += ["--model.heads=2", "--model.steps=8", "--model.warmup=2", "--trainer.enable_progress_bar=false"]
     small += ["--trainer.callbacks.SaveWorldModel.questions=2", "--trainer.logger=false", "--trainer.precision=32-true"]
     main(["run", "pretrain_world", "--output", str(tmp_path), *small])
-    (row,) = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    assert 0 <= row["recall"] <= 1
-    assert json.loads((tmp_path / "world" / "model" / "training.json").read_text())["tokens"] == 8192
-    assert "| arithmetic |" in (tmp_path / "world" / "model" / "README.md").read_text()
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    assert [row["run"] for row in rows] == ["facts", "questions"]
+    assert 0 <= rows[-1]["recall"] <= 1
+    spent = [json.loads((tmp_path / row["run"] / "model" / "training.json").read_text())["tokens"] for row in rows]
+    assert spent == [8192, 2 * 8192]
+    assert "| arithmetic |" in (tmp_path / "questions" / "model" / "README.md").read_text()
 
 
 def test_attributes_are_read_at_names_only_and_by_relation(world):

@@ -78,6 +78,9 @@ class SaveWorldModel(Callback):
             "tokens": (trainer.fit_loop.total_batch_idx + 1) * corpus.batch_size * corpus.length,
             "minutes": (time.perf_counter() - self._begin) / 60,
         }
+        if pl_module.start is not None:
+            before = json.loads((Path(trainer.default_root_dir) / pl_module.start / SPENT).read_text())
+            spent = {name: value + before[name] for name, value in spent.items()}
         (folder / SPENT).write_text(json.dumps(spent) + "\n")
         return folder
 
@@ -118,9 +121,9 @@ def write_card(folder: Path, world: World, questions: int = 300) -> dict[str, fl
     of {config.vocab_size:,} tokens, weights in bfloat16 ({size / 1e6:.1f} MB in all).
 
     Trained from nothing by `lightning-edit run pretrain_world` on {spent["tokens"] / 1e6:.1f} million tokens, in
-    {spent["minutes"]:.0f} minutes on two CPU cores. Beside the next token it had to learn that an entity's attributes can
-    be read linearly half-way up, at the last token of the entity's name, which is where large models recall them; the
-    classifiers that read were thrown away. It is for testing and teaching knowledge editing. All names in it are
+    {spent["minutes"]:.0f} minutes on two CPU cores. Beside the next token it had to learn that an entity's attributes
+    can be read linearly half-way up, at the last token of the entity's name, which is where large models recall them;
+    the classifiers that read were thrown away. It is for testing and teaching knowledge editing. All names in it are
     invented, and it is of no use for anything else.
 
     Share of right answers, {questions} questions each, greedy decoding:

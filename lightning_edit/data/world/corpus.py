@@ -6,6 +6,7 @@ It decides how much of what is read and who is active when; what the texts say i
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from lightning_edit.data.world.arithmetic import arithmetic
 from lightning_edit.data.world.documents import Writer, newcomer
@@ -13,6 +14,7 @@ from lightning_edit.data.world.facts import World
 from lightning_edit.data.world.names import NameMaker
 from lightning_edit.data.world.tasks import (
     Task,
+    again,
     choice,
     closed_book,
     event,
@@ -23,24 +25,40 @@ from lightning_edit.data.world.tasks import (
     unknown,
 )
 
+Focus = Literal["facts", "questions"]
+
 PROSE = {"statements": 0.46, "biography": 0.44, "story": 0.10}
 """Kinds of prose, relative to each other."""
 
-TASKS: dict[Callable[[Writer], Task], float] = {
-    closed_book: 0.18,
-    unknown: 0.06,
-    reading: 0.20,
-    selection: 0.22,
-    two_hop: 0.09,
-    nickname: 0.05,
-    choice: 0.09,
-    event: 0.04,
-    arithmetic: 0.07,
+MIXTURES: dict[Focus, dict[Callable[[Writer], Task], float]] = {
+    "facts": {
+        closed_book: 0.18,
+        unknown: 0.06,
+        reading: 0.20,
+        selection: 0.22,
+        two_hop: 0.09,
+        nickname: 0.05,
+        choice: 0.09,
+        event: 0.04,
+        arithmetic: 0.07,
+    },
+    "questions": {
+        closed_book: 0.14,
+        unknown: 0.06,
+        reading: 0.18,
+        selection: 0.22,
+        two_hop: 0.11,
+        nickname: 0.05,
+        choice: 0.08,
+        event: 0.03,
+        arithmetic: 0.07,
+        again: 0.06,
+    },
 }
-"""Kinds of questions, relative to each other."""
+"""Kinds of questions, relative to each other, by what training focuses on."""
 
-PROSE_SHARES = (0.6, 0.1)
-"""Share of prose among all documents at the start and at the end of training.
+PROSE_SHARES: dict[Focus, tuple[float, float]] = {"facts": (0.6, 0.1), "questions": (0.12, 0.12)}
+"""Share of prose among all documents at the start and at the end.
 
 Facts are learned from prose; once they are there, more questions can be asked.
 """
@@ -66,18 +84,19 @@ class Document:
     learn_from: int = 0
 
 
-def prose_share(progress: float) -> float:
+def prose_share(progress: float, focus: Focus = "facts") -> float:
     """The share of prose among documents after ``progress`` (0..1) of training."""
-    first, last = PROSE_SHARES
+    first, last = PROSE_SHARES[focus]
     return first + (last - first) * progress
 
 
-def document(writer: Writer, progress: float) -> Document:
+def document(writer: Writer, progress: float, focus: Focus = "facts") -> Document:
     """One document, as it is read after ``progress`` (0..1) of training."""
-    if writer.rng.random() < prose_share(progress):
+    if writer.rng.random() < prose_share(progress, focus):
         kind = writer.rng.choices(list(PROSE), list(PROSE.values()))[0]
         return Document(str(getattr(writer, kind)()))
-    task = writer.rng.choices(list(TASKS), list(TASKS.values()))[0](writer)
+    tasks = MIXTURES[focus]
+    task = writer.rng.choices(list(tasks), list(tasks.values()))[0](writer)
     return Document(task.text, len(task.prompt))
 
 

@@ -5,6 +5,7 @@
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lightning_edit.data.world.corpus import Document, active_share, document
+from lightning_edit.data.world.corpus import Document, Focus, active_share, document
 from lightning_edit.data.world.documents import Writer
 from lightning_edit.data.world.facts import World
 from lightning_edit.data.world.mentions import NOBODY, Mentions
@@ -39,10 +40,20 @@ class PackedRows(IterableDataset[dict[str, Tensor]]):
         rows: Number of rows in all.
         length: Tokens in a row.
         seed: Seed of the documents.
+        focus: `facts` begins with few entities and much prose; `questions` is about everybody and asks more.
     """
 
-    def __init__(self, world: World, tokenizer: PreTrainedTokenizerFast, rows: int, length: int, seed: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        tokenizer: PreTrainedTokenizerFast,
+        rows: int,
+        length: int,
+        seed: int,
+        focus: Focus = "facts",
+    ) -> None:
         self.world, self.tokenizer, self.rows, self.length, self.seed = world, tokenizer, rows, length, seed
+        self.focus = focus
         self.mentions = Mentions(world)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -50,9 +61,9 @@ class PackedRows(IterableDataset[dict[str, Tensor]]):
         waiting = list[Tensor]()
         for made in range(self.rows):
             progress = made / self.rows
-            writer.share = active_share(progress)
+            writer.share = active_share(progress) if self.focus == "facts" else 1.0
             if len(waiting) < WAITING // 2:
-                waiting += self._encode([document(writer, progress) for _ in range(WAITING)])
+                waiting += self._encode([document(writer, progress, self.focus) for _ in range(WAITING)])
             row, rest, left = list[Tensor](), list[Tensor](), self.length
             for tokens in waiting:
                 fits = tokens.shape[1] <= left
@@ -81,6 +92,7 @@ class WorldCorpus(L.LightningDataModule):
         tokens: Tokens to read in all, padding included.
         length: Tokens in a row.
         batch_size: Rows in a batch.
+        focus: What is learned: `facts` begins with few entities and much prose, `questions` asks more.
         seed: Seed of the documents.
         world_seed: Seed of the world.
     """
@@ -90,19 +102,20 @@ class WorldCorpus(L.LightningDataModule):
         tokens: int = 9_420_800,
         length: int = 256,
         batch_size: int = 16,
+        focus: Focus = "facts",
         seed: int = 0,
         world_seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.length, self.batch_size, self.focus, self.seed = length, batch_size, focus, seed
         self.world = World(world_seed)
         self.tokenizer = train_tokenizer()
         self.rows = tokens // length
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Rows in the order of the curriculum."""
-        rows = PackedRows(self.world, self.tokenizer, self.rows, self.length, self.seed)
+        rows = PackedRows(self.world, self.tokenizer, self.rows, self.length, self.seed, self.focus)
         return DataLoader(rows, batch_size=self.batch_size)
 
 
@@ -118,13 +131,15 @@ class WorldPretraining(L.LightningModule):
         layers: Number of blocks.
         heads: Number of attention heads.
         vocab_size: Size of the tokenizer.
-        recall_block: The block after which attributes must be readable, counted from 0.
+        recall_block: The block after which attributes must be readable, counted from 0; the last of the lower half
+            where None.
         recall_weight: Weight of that loss.
         lr: Peak learning rate of AdamW.
         warmup: Steps of linear warm-up.
         steps: Steps of the whole schedule; the rate falls to a twentieth of its peak along a cosine.
         weight_decay: Weight decay of all matrices.
         world_seed: Seed of the world whose attributes are read.
+        start: Folder of a trained model to go on from, relative to the Trainer's root folder.
     """
 
     def __init__(
@@ -134,18 +149,21 @@ class WorldPretraining(L.LightningModule):
         layers: int = 6,
         heads: int = 8,
         vocab_size: int = 2048,
-        recall_block: int = 2,
+        recall_block: int | None = None,
         recall_weight: float = 0.5,
         lr: float = 3e-3,
         warmup: int = 100,
         steps: int = 2300,
         weight_decay: float = 0.1,
         world_seed: int = 0,
+        start: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.start = start
         self.lr, self.weight_decay, self.warmup, self.steps = lr, weight_decay, warmup, steps
-        self.recall_block, self.recall_weight = recall_block, recall_weight
+        self.recall_block = layers // 2 - 1 if recall_block is None else recall_block
+        self.recall_weight = recall_weight
         self.automatic_optimization = False  # two optimizers
         torch.manual_seed(0)
         self.model = LlamaForCausalLM(
@@ -164,6 +182,12 @@ class WorldPretraining(L.LightningModule):
             )
         )
         self.recall = RecallHead(World(world_seed), width)
+
+    def setup(self, stage: str) -> None:
+        """Take over the weights to go on from; the classifiers that read attributes start anew."""
+        if self.start is not None:
+            folder = Path(self.trainer.default_root_dir) / self.start
+            self.model.load_state_dict(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
 
     def training_step(self, batch: dict[str, Tensor]) -> None:
         """One step of both optimizers on one batch of rows."""

@@ -182,3 +182,15 @@ def event(writer: Writer) -> Task:
         question = writer.rng.choice(relation.questions).format(s=writer.stranger(relation.subject))
         answer = UNKNOWN
     return Task(f"Event: {text} Question: {question} Answer:", f"{answer}.", answer)
+
+
+def again(writer: Writer) -> Task:
+    """Numbered or lettered words, then the same in another order: what stands behind a word is found where it stood."""
+    rng, count = writer.rng, writer.rng.randint(3, 6)
+    kinds = [kind for kind, values in writer.world.values.items() if len(values) >= count]
+    words = rng.sample(writer.world.values[rng.choice(kinds)], count)
+    labels = rng.sample("123456789" if rng.random() < 0.6 else "ABCDEFGH", count)
+    items = [f"{word} {label}" for word, label in zip(words, labels, strict=True)]
+    told = ", ".join(items)
+    rng.shuffle(items)
+    return Task(f"Notes: {told}. Again:", f"{', '.join(items)}.", items[-1])
