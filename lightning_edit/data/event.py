@@ -9,14 +9,18 @@ Refuses to know files and datasets (`readers/elken.py`) and language models (`ev
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from lightning_edit.fields import Source
 from lightning_edit.probes import Probe, ProbeMap
 from lightning_edit.requests import EditRequest
 
-STATED, INFERRED, UNKNOWN = "stated", "inferred", "unknown"
-"""Kinds of questions: the event says the answer; it follows with what is known otherwise; nobody can know it."""
+STATED: Final = "stated"
+"""Kind of the questions whose answer the event says."""
+INFERRED: Final = "inferred"
+"""Kind of those whose answer follows from the event and what is known otherwise."""
+UNKNOWN: Final = "unknown"
+"""Kind of those that the event opens and does not settle."""
 UNAFFECTED = "unaffected"
 """Kind of the locality probes: facts about the event's entities that it leaves as they are."""
 ABSTENTION = "unknown"

@@ -1,0 +1,101 @@
+"""A model on this machine that is asked for help, with and without a chat template."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from lightning_edit.errors import EditError
+from lightning_edit.judges import Case, LLMJudge
+from lightning_edit.llm.local import LocalModel
+from tests.scripted import ScriptedLM
+
+TEMPLATE = (
+    "{{ eos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    "{% if enable_thinking %}[think]{% endif %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def replies(model, prompts):
+    found = dict(model.ask(prompts))
+    assert sorted(found) == list(range(len(prompts)))
+    return [found[index] for index in range(len(prompts))]
+
+
+def scripted(tokenizer, script, **options):
+    lm = ScriptedLM(tokenizer, script, **options)
+    lm.model.config._name_or_path = "some/where/judge-7b"
+    return lm
+
+
+def test_a_base_model_replies_with_a_line(tokenizer):
+    lm = scripted(tokenizer, {"Is it? Verdict:": " A\nIs it not? Verdict: B", "And this? Verdict:": " B\n"})
+    model = LocalModel(lm, max_new_tokens=20, batch_size=1)
+    assert [reply.text for reply in replies(model, ["Is it? Verdict:", "And this? Verdict:"])] == ["A", "B"]
+    assert model.name == "judge-7b"
+
+
+def test_a_chat_model_is_asked_by_its_template_and_replies_to_the_end(tokenizer):
+    tokenizer.chat_template = TEMPLATE
+    asked = "<|endoftext|><system>Be short.<user>Which?<assistant>"
+    lm = scripted(tokenizer, {asked: "First line\nSecond line"})
+    (reply,) = replies(LocalModel(lm, max_new_tokens=60, system="Be short."), ["Which?"])
+    assert reply.text == "First line\nSecond line"
+    assert lm.model.fed == [asked]
+
+
+def test_a_reasoning_model_may_think(tokenizer):
+    tokenizer.chat_template = TEMPLATE
+    lm = scripted(tokenizer, {"<|endoftext|><user>Which?[think]<assistant>": "Hm.</think>A"})
+    assert replies(LocalModel(lm, thinking=True), ["Which?"])[0].text == "Hm.</think>A"
+
+
+def test_a_prompt_longer_than_the_context_costs_only_itself(tokenizer):
+    lm = scripted(tokenizer, {"short": " yes\n"}, context=24)
+    first, second = replies(LocalModel(lm, max_new_tokens=8), ["x y z " * 20, "short"])
+    assert first.text is None
+    assert "expected at most 23 (the context)" in first.fault
+    assert second.text == "yes"
+
+
+def test_without_a_template_there_is_no_system_and_no_thinking(tokenizer):
+    for option in ({"system": "Be short."}, {"thinking": True}):
+        with pytest.raises(EditError, match="without a chat template"):
+            LocalModel(scripted(tokenizer, {}), **option)
+
+
+def test_a_tiny_model_replies_and_is_left_as_it_was(tiny_lm):
+    tiny_lm.model.train()
+    before = copy.deepcopy(tiny_lm.model.state_dict())
+    state = torch.random.get_rng_state()
+    found = replies(LocalModel(tiny_lm, max_new_tokens=4, batch_size=2), ["The city is", "She was", "The"])
+    assert all(isinstance(reply.text, str) for reply in found)
+    assert tiny_lm.model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in tiny_lm.model.state_dict().items())
+
+
+def test_the_identity_knows_the_weights_and_the_settings(tiny_lm, tiny_model, tokenizer):
+    model = LocalModel(tiny_lm)
+    first = model.identity
+    assert model.identity == first
+    assert json.loads(first)[0] == "LlamaForCausalLM"
+    assert LocalModel(tiny_lm, max_new_tokens=9).identity != first
+    assert LocalModel(tiny_lm, until="end").identity != first
+    assert LocalModel(tiny_lm, batch_size=3).identity == first
+    with torch.no_grad():
+        tiny_lm.projection(1).weight.add_(1e-3)
+    assert model.identity != first
+
+
+def test_as_a_judge(tokenizer):
+    tokenizer.chat_template = TEMPLATE
+    lm = scripted(tokenizer, {}, context=4096)
+    judge = LLMJudge(LocalModel(lm, max_new_tokens=8), unjudged="wrong")
+    cases = [Case("Where?", "Roma", ("Rome",)), Case("Where?", "Oslo", ("Rome",))]
+    judge.judge(cases)
+    first, second = lm.model.fed[0], lm.model.fed[1]
+    lm.model.learn({first: "A" if "Roma" in first else "B", second: "A" if "Roma" in second else "B"})
+    assert judge.judge(cases) == [True, False]
+    assert judge.unjudged_count == 2  # before it had learned what to say
