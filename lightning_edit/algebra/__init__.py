@@ -4,6 +4,7 @@ Knows no model, no Trainer and no request. Everything an editor needs is a prior
 exactly values are met), a ledger (which keys must give which values) and a restriction (what of it is deployed).
 """
 
+from lightning_edit.algebra.deployment import Deployment, Flushed, Mode, Reference, flush, next_weight
 from lightning_edit.algebra.ledger import SiteLedger
 from lightning_edit.algebra.moments import KeyCovariance
 from lightning_edit.algebra.priors import (
@@ -14,21 +15,13 @@ from lightning_edit.algebra.priors import (
     RidgePrior,
     prior_from_state,
 )
-from lightning_edit.algebra.restrictions import (
-    Flushed,
-    Mode,
-    Restriction,
-    SpectrumLimit,
-    TopKRelativeChange,
-    flush,
-    identity,
-    next_weight,
-)
+from lightning_edit.algebra.restrictions import Restriction, SpectrumLimit, TopKRelativeChange, identity
 from lightning_edit.algebra.snapshot import Snapshot
 from lightning_edit.algebra.statistics_file import Identity, load_statistics, read_identity, save_statistics
 
 __all__ = [
     "CovariancePrior",
+    "Deployment",
     "Flushed",
     "Identity",
     "KeyCovariance",
@@ -36,6 +29,7 @@ __all__ = [
     "NullSpacePrior",
     "Prior",
     "ProjectedPrior",
+    "Reference",
     "Restriction",
     "RidgePrior",
     "SiteLedger",

@@ -19,6 +19,7 @@ from torch import Tensor
 from lightning_edit.algebra import snapshot as steps
 from lightning_edit.algebra.checks import check_columns, check_ids, check_matrix
 from lightning_edit.algebra.gram import GramForm
+from lightning_edit.algebra.increment import increment
 from lightning_edit.algebra.ledger_state import read_state, write_state
 from lightning_edit.algebra.primal import PrimalForm, covariance
 from lightning_edit.algebra.prior import Prior
@@ -176,9 +177,18 @@ class SiteLedger:
             change = change - state.form.correction(change @ state.keys)
         self._state = steps.rebased(state, state.base.to(torch.float64) + change)
 
-    def absorb(self) -> None:
-        """Make S the base and forget the columns: the history of a naive sequential editor."""
-        absorbed = steps.rebased(self._state, self.solution())
+    def absorb(self, weight: Tensor | None = None) -> None:
+        """Make S the base and forget the columns: the history of a naive sequential editor.
+
+        Args:
+            weight: What to make the base instead of S (d, n): the deployed weight, where that is another.
+
+        Raises:
+            LedgerError: The weight is misshapen or not finite.
+        """
+        if weight is not None:
+            weight = check_matrix("weight to absorb", weight, self.base.shape, self.base.device)
+        absorbed = steps.rebased(self._state, self.solution() if weight is None else weight)
         self._state = steps.without(absorbed, list(range(len(self))))
 
     def reprior(self, prior: Prior) -> None:
@@ -221,21 +231,21 @@ class SiteLedger:
             form = GramForm.build(state.prior, state.noise, state.keys, list(state.ids))
         return form.coefficients(state.values - state.base.to(torch.float64) @ state.keys), form.response
 
-    def increment(self, ids: Sequence[str], deployed: Tensor) -> Tensor:
-        """The step (V_t - W K_t) K_tᵀ C⁻¹ (d, n) of some columns, read on a deployed weight W.
+    def increment(self, since: Snapshot, deployed: Tensor) -> Tensor:
+        """The step (d, n) that the changes since a snapshot ask for, read on a deployed weight W.
 
-        This is the step of methods that do not feed their own error back (the deployment mode "none").
+        This is the step of methods that do not feed their own error back (the deployment mode "none"); see
+        `increment.py`.
 
         Args:
-            ids: The columns of the step.
+            since: The ledger when the deployed weight was made.
             deployed: W (d, n).
+
+        Raises:
+            LedgerError: The weight is misshapen or not finite, or (noise 0) columns are gone.
         """
-        state = self._state
-        where = torch.tensor(state.positions(check_ids(ids)), dtype=torch.long, device=state.keys.device)
-        weight = check_matrix("deployed weight", deployed, state.base.shape, state.base.device)
-        rows = torch.zeros_like(state.values)
-        rows = rows.index_copy(1, where, state.values[:, where] - weight @ state.keys[:, where])
-        return state.form.correction(rows)
+        weight = check_matrix("deployed weight", deployed, self.base.shape, self.base.device)
+        return increment(since, self._state, weight)
 
     def project(self, rows: Tensor) -> Tensor:
         """X Π, what X does to active keys, with Π = K (s I + Kᵀ Q K)⁻¹ Kᵀ Q.

@@ -100,9 +100,10 @@ def test_increment_is_the_uncompensated_step():
     rect = TopKRelativeChange(0.3)
     for i in range(0, 45, 15):
         ids, keys, values = toy.part(list(range(i, i + 15)))
+        before = ledger.snapshot()
         ledger.append(ids, keys, values)
         batches.append((keys, values))
-        step = ledger.increment(ids, deployed)
+        step = ledger.increment(before, deployed)
         deployed = next_weight(ledger.solution(), deployed, toy.base, rect, "none", step)
         expected = reference.uncompensated(
             toy.base, penalty, batches, lambda update, weight: reference.rect(update, weight, 0.3)

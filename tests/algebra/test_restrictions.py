@@ -99,7 +99,7 @@ def test_modes_are_the_formulas():
     assert torch.allclose(total, base + restricted(solution - base, base), rtol=0, atol=1e-15)
     none = next_weight(solution, previous, base, rect, "none", step)
     assert torch.allclose(none, previous + restricted(step, previous), rtol=0, atol=1e-15)
-    against_base = next_weight(solution, previous, base, rect, reference="base")
+    against_base = next_weight(solution, previous, base, rect, reference="original")
     assert torch.allclose(against_base, previous + restricted(solution - previous, base), rtol=0, atol=1e-15)
     assert not torch.equal(against_base, feedback)
 

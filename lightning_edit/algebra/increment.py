@@ -1,0 +1,59 @@
+r"""The step from one set of columns to another, read on the weight that is deployed.
+
+With W the deployed weight, (K_new, V_new) the columns that came or changed and (K_old, V_old) those that went:
+
+$$D = \bigl((V_{new} - W K_{new}) K_{new}^\top - (V_{old} - W K_{old}) K_{old}^\top\bigr) C^{-1},
+\qquad C = s Q^{-1} + K K^\top \text{ over all active columns}$$
+
+This is the sequential step of Labyrinth (arXiv 2605.26670), Prop. 3.2, with the conflicts of Prop. 3.5. Where W is the
+solution over the old columns, W + D is the one over the new ones; where it is not, its error stays what it was.
+
+Knows two moments of a ledger and a weight. Refuses to know how they came about.
+"""
+
+import torch
+from torch import Tensor
+
+from lightning_edit.algebra.snapshot import Snapshot
+from lightning_edit.errors import LedgerError
+
+
+def increment(before: Snapshot, now: Snapshot, weight: Tensor) -> Tensor:
+    """D (d, n), float64.
+
+    Args:
+        before: The ledger when the weight was made.
+        now: The ledger as it is.
+        weight: W (d, n), float64.
+
+    Raises:
+        LedgerError: Columns are gone and the noise is 0, where C is not defined.
+    """
+    new, old = _changed(now, before), _changed(before, now)
+    rows = torch.zeros_like(now.values)
+    step = now.form.correction(rows.index_copy(1, new, now.values[:, new] - weight @ now.keys[:, new]))
+    if not len(old):
+        return step
+    if now.noise == 0:
+        names = [before.ids[i] for i in old.tolist()[:8]]
+        raise LedgerError(
+            f"Columns {names} are gone or have changed, and with noise 0 a step that does not look back cannot take "
+            'them out. Expected new columns only; deploy with "feedback" instead of "none".'
+        )
+    keys = before.keys[:, old]
+    span = now.prior.apply(keys).mT  # K_oldᵀ Q, and K_oldᵀ C⁻¹ = K_oldᵀ Q (I - Π) / s
+    span = (span - now.form.correction(span @ now.keys)) / now.noise
+    return step - (before.values[:, old] - weight @ keys) @ span
+
+
+def _changed(one: Snapshot, other: Snapshot) -> Tensor:
+    """Indices of the columns of one moment that the other lacks, or has with another key or value."""
+    places = {name: i for i, name in enumerate(other.ids)}
+    changed = [
+        i
+        for i, name in enumerate(one.ids)
+        if name not in places
+        or not torch.equal(one.keys[:, i], other.keys[:, places[name]])
+        or not torch.equal(one.values[:, i], other.values[:, places[name]])
+    ]
+    return torch.tensor(changed, dtype=torch.long, device=one.keys.device)
