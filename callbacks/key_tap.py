@@ -13,6 +13,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from lightning_edit.algebra.moments import KeyCovariance
+from lightning_edit.errors import StatisticsError
 from lightning_edit.model.language_model import LanguageModel
 
 
@@ -66,12 +67,23 @@ class KeyTap:
         mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
         self._mask = mask if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
+    def _real(self, count: int) -> Tensor:
+        """Which of so many keys, row by row, belong to real tokens (count,)."""
+        assert self._mask is not None
+        length = count // len(self._mask)
+        if length > self._mask.shape[1] or length * len(self._mask) != count:
+            raise StatisticsError(
+                f"found {count} keys in a forward with an attention mask of shape {tuple(self._mask.shape)}; expected "
+                "one key for each token, so that padding can be left out. Give the model the mask of its own input."
+            )
+        return self._mask[:, self._mask.shape[1] - length :].reshape(-1).bool()  # what is cached comes first
+
     def _on_keys(self, moment: KeyCovariance) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            keys = args[0].detach()  # (b, t, n)
+            keys = args[0].detach()  # (b, t, n), or (b t, n) as in OPT
             rows = keys.reshape(-1, keys.shape[-1])
-            if self._mask is not None and self._mask.shape == keys.shape[:-1]:
-                rows = rows[self._mask.reshape(-1).to(rows.device, torch.bool)]
+            if self._mask is not None:
+                rows = rows[self._real(len(rows)).to(rows.device)]
             if self._limit is not None and len(rows) > self._limit:
                 rows = rows[torch.arange(self._limit, device=rows.device) * len(rows) // self._limit]
             moment.update(rows)

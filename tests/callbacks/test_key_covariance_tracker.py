@@ -15,8 +15,11 @@ from lightning_edit.callbacks import KeyCovarianceTracker
 from lightning_edit.callbacks.key_tap import KeyTap, empty_moments
 from lightning_edit.errors import StateError, StatisticsError
 from lightning_edit.model.interception import Intercept
+from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.statistics import expected_identity
 from tests.callbacks.training import LAYERS, editing, fit, requests, same, stream, tiny_module, weights
+
+SENTENCES = ["The capital of the country is a large city.", "He was born.", "The language is known to all the people."]
 
 
 def read(lm: Any, batch: dict[str, Tensor], layer: int) -> Tensor:
@@ -51,6 +54,57 @@ def test_the_tap_counts_real_tokens_only(trained_backend: str) -> None:
             assert moments[layer].count == len(chosen)
             torch.testing.assert_close(moments[layer].moment, moment(chosen), rtol=1e-10, atol=1e-12)
     assert not any(part._forward_pre_hooks for part in lm.model.modules())
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("gpt2", {}), ("opt", {}), ("opt", {"do_layer_norm_before": False}), ("llama", {})],
+)
+def test_padding_on_either_side_adds_no_key(
+    family: str, changes: dict[str, Any], side: str, tiny_model: Any, tokenizer: Any
+) -> None:
+    lm = LanguageModel(tiny_model(family, dtype=torch.float64, **changes), tokenizer)
+    encoded = lm.encode(SENTENCES, padding_side=side)
+    mask = encoded.attention_mask
+    assert not mask.all()
+    padded, alone = empty_moments(lm, LAYERS), empty_moments(lm, LAYERS)
+    with torch.no_grad():
+        with KeyTap(lm, padded):
+            places = (mask.cumsum(1) - 1).clamp_min(0)
+            lm.model(input_ids=encoded.input_ids, attention_mask=mask, position_ids=places)
+        with KeyTap(lm, alone):
+            for sentence in SENTENCES:
+                lm.model(input_ids=lm.encode([sentence]).input_ids)
+    for layer in LAYERS:
+        assert padded[layer].count == alone[layer].count == mask.sum()
+        torch.testing.assert_close(padded[layer].moment, alone[layer].moment, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(padded[layer].mean, alone[layer].mean, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", ["opt", "llama"])
+def test_the_mask_of_a_cached_forward_begins_before_its_keys(family: str, tiny_model: Any, tokenizer: Any) -> None:
+    lm = LanguageModel(tiny_model(family, dtype=torch.float64), tokenizer)
+    encoded = lm.encode(SENTENCES)
+    ids, mask = encoded.input_ids, encoded.attention_mask
+    whole, parts = empty_moments(lm, LAYERS), empty_moments(lm, LAYERS)
+    with torch.no_grad():
+        with KeyTap(lm, whole):
+            lm.model(input_ids=ids, attention_mask=mask)
+        with KeyTap(lm, parts):
+            cache = lm.model(input_ids=ids[:, :5], attention_mask=mask[:, :5], use_cache=True).past_key_values
+            lm.model(input_ids=ids[:, 5:], attention_mask=mask, past_key_values=cache)
+    for layer in LAYERS:
+        assert parts[layer].count == whole[layer].count == mask.sum()
+        torch.testing.assert_close(parts[layer].moment, whole[layer].moment, rtol=1e-10, atol=1e-12)
+
+
+def test_keys_that_do_not_fit_the_mask_are_named(trained_backend: str) -> None:
+    lm = tiny_module(trained_backend).language_model
+    with KeyTap(lm, empty_moments(lm, LAYERS)) as tap:
+        tap._on_forward(lm.model, (), {"attention_mask": torch.ones(2, 3)})
+        with pytest.raises(StatisticsError, match=r"found 7 keys .* shape \(2, 3\)"):
+            lm.projection(0)(torch.zeros(7, lm.site(0).inner))
 
 
 class Seen(pl.Callback):
