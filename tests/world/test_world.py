@@ -26,6 +26,7 @@ from lightning_edit.data.world.tasks import (
     hop_task,
     hops,
     is_held_out,
+    numbered_selection,
     reading,
     selection,
     two_hop,
@@ -96,19 +97,21 @@ def test_reading_gives_the_answer_in_the_context_and_not_the_known_one(world, wr
         assert task.response == f"{task.answer}."
 
 
-def test_selection_numbers_the_fact_that_answers_or_says_that_none_does(world, writer):
+@pytest.mark.parametrize("task", [selection, numbered_selection])
+def test_selection_names_the_fact_that_answers_or_says_that_none_does(world, writer, task):
     fitting = 0
     for _ in range(300):
-        task = selection(writer)
-        listed = task.prompt.removeprefix("Facts: ").partition(" Question:")[0]
-        chosen, _, answer = task.response.partition(" Answer: ")
-        numbers = [int(number) for number in re.findall(r" (\d)\.", listed)]
-        assert numbers == list(range(1, len(numbers) + 1))
+        asked = task(writer)
+        listed = asked.prompt.removeprefix("Facts: ").partition(" Question:")[0]
+        chosen, _, answer = asked.response.partition(" Answer: ")
+        if task is numbered_selection:
+            numbers = [int(number) for number in re.findall(r" (\d)\.", listed)]
+            assert numbers == list(range(1, len(numbers) + 1))
         if chosen == "none.":
             assert answer == f"{UNKNOWN}." or answer.rstrip(".") in {fact.value for fact in world.facts.values()}
         else:
             assert f" {chosen}" in listed
-            assert chosen.rsplit(" ", 1)[0] == answer.rstrip(".") == task.answer
+            assert chosen.rstrip(".0123456789 ") == answer.rstrip(".") == asked.answer
             fitting += 1
     assert 120 < fitting < 280
 
@@ -167,6 +170,7 @@ def test_the_curriculum_grows_and_prose_gives_way_to_questions():
     assert shares[0] < shares[-1] == 1.0
     assert prose_share(0.0) > prose_share(0.5) > prose_share(1.0) > 0
     assert MIXTURES["facts"].keys() <= MIXTURES["questions"].keys()
+    assert all(prose_share(0.3, focus) < prose_share(0.3) for focus in ("questions", "choices"))
 
 
 def test_what_is_said_again_has_the_same_labels_in_another_order(writer):

@@ -10,7 +10,7 @@ from lightning_edit.cli import main
 from lightning_edit.data.world import World, load_world_model, world_model_folder, world_requests
 from lightning_edit.data.world.abilities import NEW_TOKENS, ability_tasks, final_answer
 from lightning_edit.data.world.mentions import NOBODY, Mentions
-from lightning_edit.data.world.pretraining import IGNORED, PackedRows
+from lightning_edit.data.world.pretraining import IGNORED, PackedRows, WorldPretraining
 from lightning_edit.data.world.recall import RecallHead
 from lightning_edit.data.world.relations import RELATIONS
 from lightning_edit.data.world.stream import WorldStream
@@ -102,11 +102,11 @@ def test_the_recipe_trains_saves_and_measures_a_tiny_model(tmp_path):
     small += ["--trainer.callbacks.SaveWorldModel.questions=2", "--trainer.logger=false", "--trainer.precision=32-true"]
     main(["run", "pretrain_world", "--output", str(tmp_path), *small])
     rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
-    assert [row["run"] for row in rows] == ["facts", "questions"]
+    assert [row["run"] for row in rows] == ["facts", "questions", "choices"]
     assert 0 <= rows[-1]["recall"] <= 1
     spent = [json.loads((tmp_path / row["run"] / "model" / "training.json").read_text())["tokens"] for row in rows]
-    assert spent == [8192, 2 * 8192]
-    assert "| arithmetic |" in (tmp_path / "questions" / "model" / "README.md").read_text()
+    assert spent == [8192, 2 * 8192, 3 * 8192]
+    assert "| arithmetic |" in (tmp_path / "choices" / "model" / "README.md").read_text()
 
 
 def test_attributes_are_read_at_names_only_and_by_relation(world):
@@ -129,3 +129,16 @@ def test_attributes_are_read_at_names_only_and_by_relation(world):
     hidden[:, [0, 2]] = 0.0
     torch.testing.assert_close(head(hidden, entities), torch.stack(expected).mean())
     assert head(hidden, torch.full((1, 3), NOBODY)) == 0
+
+
+def test_a_short_answer_can_count_as_much_as_a_long_one():
+    module = WorldPretraining(width=16, inner=16, layers=2, heads=2, vocab_size=12, balance=1.0)
+    logits = torch.randn(1, 7, 12)
+    labels = torch.tensor([[IGNORED, 3, IGNORED, 4, 5, 6, IGNORED]])
+    learned = torch.tensor([[1, 1, 3, 3, 3, 3, 1]])  # one document with one learned token, one with three
+    nll = [-logits[0, i - 1].log_softmax(0)[labels[0, i]] for i in (1, 3, 4, 5)]
+    expected = (nll[0] + sum(nll[1:]) / 3) / 2
+    torch.testing.assert_close(module._language_loss(logits, {"labels": labels, "learned": learned}), expected)
+    module.balance = 0.0
+    plain = module._language_loss(logits, {"labels": labels, "learned": learned})
+    torch.testing.assert_close(plain, sum(nll) / 4)

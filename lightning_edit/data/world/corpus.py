@@ -19,13 +19,14 @@ from lightning_edit.data.world.tasks import (
     closed_book,
     event,
     nickname,
+    numbered_selection,
     reading,
     selection,
     two_hop,
     unknown,
 )
 
-Focus = Literal["facts", "questions"]
+Focus = Literal["facts", "questions", "choices"]
 
 PROSE = {"statements": 0.46, "biography": 0.44, "story": 0.10}
 """Kinds of prose, relative to each other."""
@@ -35,7 +36,7 @@ MIXTURES: dict[Focus, dict[Callable[[Writer], Task], float]] = {
         closed_book: 0.18,
         unknown: 0.06,
         reading: 0.20,
-        selection: 0.22,
+        numbered_selection: 0.22,
         two_hop: 0.09,
         nickname: 0.05,
         choice: 0.09,
@@ -46,7 +47,7 @@ MIXTURES: dict[Focus, dict[Callable[[Writer], Task], float]] = {
         closed_book: 0.14,
         unknown: 0.06,
         reading: 0.18,
-        selection: 0.22,
+        numbered_selection: 0.22,
         two_hop: 0.11,
         nickname: 0.05,
         choice: 0.08,
@@ -54,10 +55,21 @@ MIXTURES: dict[Focus, dict[Callable[[Writer], Task], float]] = {
         arithmetic: 0.07,
         again: 0.06,
     },
+    "choices": {
+        closed_book: 0.10,
+        unknown: 0.06,
+        reading: 0.23,
+        selection: 0.29,
+        two_hop: 0.07,
+        nickname: 0.04,
+        choice: 0.06,
+        event: 0.04,
+        arithmetic: 0.11,
+    },
 }
 """Kinds of questions, relative to each other, by what training focuses on."""
 
-PROSE_SHARES: dict[Focus, tuple[float, float]] = {"facts": (0.6, 0.1), "questions": (0.12, 0.12)}
+PROSE_SHARES: dict[Focus, tuple[float, float]] = {"facts": (0.6, 0.1), "questions": (0.12, 0.12), "choices": (0.1, 0.1)}
 """Share of prose among all documents at the start and at the end.
 
 Facts are learned from prose; once they are there, more questions can be asked.

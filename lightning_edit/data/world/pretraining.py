@@ -23,6 +23,7 @@ from lightning_edit.data.world.tokenizer import train_tokenizer
 
 IGNORED = -100
 """The label of a token that is read but not learned."""
+COLUMNS = ("input_ids", "labels", "entities", "learned")
 WAITING = 64
 """Documents to choose from when a row is filled."""
 
@@ -32,7 +33,8 @@ class PackedRows(IterableDataset[dict[str, Tensor]]):
 
     No document is cut, because an answer without the facts in front of it teaches guessing: a row takes the waiting
     documents that still fit, oldest first, and is padded. It holds token ids, labels (the ids where something is to be
-    learned) and, for every token that ends the name of an entity, the entity's number.
+    learned), for every token that ends the name of an entity the entity's number, and for every token the number of
+    learned tokens in its document.
 
     Args:
         world: What the documents are about.
@@ -40,7 +42,7 @@ class PackedRows(IterableDataset[dict[str, Tensor]]):
         rows: Number of rows in all.
         length: Tokens in a row.
         seed: Seed of the documents.
-        focus: `facts` begins with few entities and much prose; `questions` is about everybody and asks more.
+        focus: `facts` begins with few entities and much prose; the others are about everybody and ask more.
     """
 
     def __init__(
@@ -70,19 +72,19 @@ class PackedRows(IterableDataset[dict[str, Tensor]]):
                 (row if fits else rest).append(tokens)
                 left -= tokens.shape[1] * fits
             waiting = rest
-            padding = torch.tensor([[self.tokenizer.pad_token_id], [IGNORED], [NOBODY]]).expand(3, left)
-            ids, labels, entities = torch.cat([*row, padding], dim=1)
-            yield {"input_ids": ids, "labels": labels, "entities": entities}
+            padding = torch.tensor([[self.tokenizer.pad_token_id], [IGNORED], [NOBODY], [1]]).expand(4, left)
+            yield dict(zip(COLUMNS, torch.cat([*row, padding], dim=1), strict=True))
 
     def _encode(self, batch: list[Document]) -> Iterator[Tensor]:
-        """Ids, labels and entities of each document (3, tokens); what is longer than a row is left out."""
+        """The columns of each document (4, tokens); what is longer than a row is left out."""
         end = self.tokenizer.eos_token_id
         encoded = self.tokenizer([d.text for d in batch], add_special_tokens=False, return_offsets_mapping=True)
         for doc, ids, spans in zip(batch, encoded["input_ids"], encoded["offset_mapping"], strict=True):
             learned = [token if stop > doc.learn_from else IGNORED for token, (_, stop) in zip(ids, spans, strict=True)]
             named = self.mentions.at_tokens(doc.text, spans)
             if len(ids) < self.length:
-                yield torch.tensor([[*ids, end], [*learned, end], [*named, NOBODY]])
+                count = 1 + sum(label != IGNORED for label in learned)
+                yield torch.tensor([[*ids, end], [*learned, end], [*named, NOBODY], [count] * (len(ids) + 1)])
 
 
 class WorldCorpus(L.LightningDataModule):
@@ -92,7 +94,7 @@ class WorldCorpus(L.LightningDataModule):
         tokens: Tokens to read in all, padding included.
         length: Tokens in a row.
         batch_size: Rows in a batch.
-        focus: What is learned: `facts` begins with few entities and much prose, `questions` asks more.
+        focus: What is learned: `facts` begins with few entities and much prose, `questions` and `choices` ask more.
         seed: Seed of the documents.
         world_seed: Seed of the world.
     """
@@ -140,6 +142,8 @@ class WorldPretraining(L.LightningModule):
         weight_decay: Weight decay of all matrices.
         world_seed: Seed of the world whose attributes are read.
         start: Folder of a trained model to go on from, relative to the Trainer's root folder.
+        balance: A token weighs n ** -balance, where n tokens of its document are learned: 0 weighs all tokens alike, 1
+            all documents, so that a short answer counts as much as a long one.
     """
 
     def __init__(
@@ -157,10 +161,11 @@ class WorldPretraining(L.LightningModule):
         weight_decay: float = 0.1,
         world_seed: int = 0,
         start: str | None = None,
+        balance: float = 0.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.start = start
+        self.start, self.balance = start, balance
         self.lr, self.weight_decay, self.warmup, self.steps = lr, weight_decay, warmup, steps
         self.recall_block = layers // 2 - 1 if recall_block is None else recall_block
         self.recall_weight = recall_weight
@@ -191,9 +196,10 @@ class WorldPretraining(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor]) -> None:
         """One step of both optimizers on one batch of rows."""
-        output = self.model(batch["input_ids"], labels=batch["labels"], output_hidden_states=True)
+        output = self.model(batch["input_ids"], output_hidden_states=True)
+        told = self._language_loss(output.logits, batch)
         recall = self.recall(output.hidden_states[self.recall_block + 1], batch["entities"])
-        loss = output.loss + self.recall_weight * recall
+        loss = told + self.recall_weight * recall
         optimizers, schedules = cast(list[Any], self.optimizers()), cast(list[Any], self.lr_schedulers())
         self.manual_backward(loss)
         torch.nn.utils.clip_grad_norm_(self.parameters(), 1.0)
@@ -201,8 +207,17 @@ class WorldPretraining(L.LightningModule):
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        self.log("train_loss", output.loss.detach(), prog_bar=True)
+        self.log("train_loss", told.detach(), prog_bar=True)
         self.log("recall_loss", recall.detach(), prog_bar=True)
+
+    def _language_loss(self, logits: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Weighted mean of -log p over the learned tokens; each is predicted at the place before it."""
+        labels, learned = batch["labels"][:, 1:], batch["learned"][:, 1:]
+        losses = torch.nn.functional.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        )
+        weights = (labels != IGNORED) * learned.float() ** -self.balance
+        return (losses * weights).sum() / weights.sum()
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
         """Muon for the matrices of the blocks, AdamW for everything else; warm-up, then a cosine for both."""

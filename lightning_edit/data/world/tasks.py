@@ -89,21 +89,39 @@ def reading(writer: Writer) -> Task:
 
 
 def selection(writer: Writer) -> Task:
-    """Several numbered facts; say which one answers the question, or that none does, and then answer.
+    """Several facts; name the value of the one that answers the question, or say that none does, and then answer."""
+    fact, listed = _listed(writer)
+    told = " ".join(any_sentence(writer, f) for f in listed)
+    fits = fact in listed
+    prompt = f"Facts: {told} Question: {any_question(writer, fact)} Fitting fact:"
+    answer = fact.value if fits else _known(writer, fact)
+    return Task(prompt, f"{fact.value if fits else 'none'}. Answer: {answer}.", answer)
 
-    The number stands right behind the value, so that naming the value leads to the number.
-    """
-    fact = counterfact(writer)
-    others = [_distractor(writer, fact) for _ in range(writer.rng.randint(1, 4))]
-    fits = writer.rng.random() < 0.65
-    listed = [*others, fact] if fits else others
-    writer.rng.shuffle(listed)
+
+def numbered_selection(writer: Writer) -> Task:
+    """The same with a number behind every value, which is named after the value."""
+    fact, listed = _listed(writer)
     told = " ".join(f"{any_sentence(writer, f)[:-1]} {number}." for number, f in enumerate(listed, 1))
-    known = writer.world.facts.get((fact.subject, fact.relation.name))
-    answer = fact.value if fits else known.value if known else UNKNOWN
+    fits = fact in listed
+    answer = fact.value if fits else _known(writer, fact)
     choice = f"{fact.value} {listed.index(fact) + 1}." if fits else "none."
     prompt = f"Facts: {told} Question: {any_question(writer, fact)} Fitting fact:"
     return Task(prompt, f"{choice} Answer: {answer}.", answer)
+
+
+def _listed(writer: Writer) -> tuple[Fact, list[Fact]]:
+    """A fact to ask for, and facts among which it is in two cases of three."""
+    fact = counterfact(writer)
+    others = [_distractor(writer, fact) for _ in range(writer.rng.randint(1, 4))]
+    listed = [*others, fact] if writer.rng.random() < 0.65 else others
+    writer.rng.shuffle(listed)
+    return fact, listed
+
+
+def _known(writer: Writer, fact: Fact) -> str:
+    """What is true of the fact's subject, told nothing."""
+    known = writer.world.facts.get((fact.subject, fact.relation.name))
+    return known.value if known else UNKNOWN
 
 
 def _distractor(writer: Writer, fact: Fact) -> Fact:
