@@ -15,6 +15,7 @@ from lightning_edit.algebra.priors import (
     RidgePrior,
     prior_from_state,
 )
+from lightning_edit.algebra.proximal import L1Penalty, Penalty
 from lightning_edit.algebra.restrictions import Restriction, SpectrumLimit, TopKRelativeChange, identity
 from lightning_edit.algebra.snapshot import Snapshot
 from lightning_edit.algebra.statistics_file import Identity, load_statistics, read_identity, save_statistics
@@ -25,8 +26,10 @@ __all__ = [
     "Flushed",
     "Identity",
     "KeyCovariance",
+    "L1Penalty",
     "Mode",
     "NullSpacePrior",
+    "Penalty",
     "Prior",
     "ProjectedPrior",
     "Reference",

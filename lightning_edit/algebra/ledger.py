@@ -23,7 +23,8 @@ from lightning_edit.algebra.increment import increment
 from lightning_edit.algebra.ledger_state import read_state, write_state
 from lightning_edit.algebra.primal import PrimalForm, covariance
 from lightning_edit.algebra.prior import Prior
-from lightning_edit.algebra.snapshot import Snapshot
+from lightning_edit.algebra.proximal import Penalty, solve
+from lightning_edit.algebra.snapshot import Snapshot, Solved
 from lightning_edit.errors import LedgerError
 
 
@@ -38,13 +39,22 @@ class SiteLedger:
         base: W_b (d, n), kept in float32 or float64 as given (anything less precise is kept in float32).
         prior: Q, an operator on R^n.
         noise: s >= 0; 0 asks for exact interpolation, which needs independent keys and stays in Gram form.
+        penalty: A convex function of S - W_b that S minimises besides; see `proximal.py`. Needs a noise > 0 and a prior
+            of full rank, and S - W_b is of low rank no more.
 
     Raises:
-        LedgerError: Shapes do not fit, or the base is not finite, or the noise is negative.
+        LedgerError: Shapes do not fit, or the base is not finite, or the noise is negative, or there is a penalty
+            beside noise 0 or a prior that confines the update.
     """
 
-    def __init__(self, base: Tensor, prior: Prior, noise: float = 1.0) -> None:
+    def __init__(self, base: Tensor, prior: Prior, noise: float = 1.0, penalty: Penalty | None = None) -> None:
         """Start without columns: S is the base."""
+        if penalty is not None and (noise == 0 or prior.rank < prior.size):
+            raise LedgerError(
+                f"A penalty came with noise {noise} and a prior of rank {prior.rank} of {prior.size}; expected a noise "
+                "> 0 and full rank: what a penalty asks for need not meet values exactly, nor stay in a null space."
+            )
+        self.penalty = penalty
         if not 0 <= noise < float("inf"):
             raise LedgerError(f"The noise is {noise}; expected a finite number >= 0.")
         if base.ndim != 2 or base.shape[1] != prior.size:
@@ -188,7 +198,7 @@ class SiteLedger:
         """
         if weight is not None:
             weight = check_matrix("weight to absorb", weight, self.base.shape, self.base.device)
-        absorbed = steps.rebased(self._state, self.solution() if weight is None else weight)
+        absorbed = replace(steps.rebased(self._state, self.solution() if weight is None else weight), solved=None)
         self._state = steps.without(absorbed, list(range(len(self))))
 
     def reprior(self, prior: Prior) -> None:
@@ -218,13 +228,23 @@ class SiteLedger:
         base = state.base.to(torch.float64, copy=True)
         if not state.ids:
             return base
-        solution = base + state.form.correction(state.values - base @ state.keys)
+        if self.penalty is None:
+            solution = base + state.form.correction(state.values - base @ state.keys)
+        else:
+            if state.solved is None or not state.solved.solves(state):
+                self._state = replace(state, solved=solve(state, self.penalty))
+            solution = base + self._solved().update
         if not bool(torch.isfinite(solution).all()):
             raise LedgerError("The edited weight is not finite; expected finite entries. Drop the newest columns.")
         return solution
 
     def delta(self) -> tuple[Tensor, Tensor]:
-        """The update as a product of low rank: B (d, N) and Q K (n, N) with S - W_b = B (Q K)ᵀ."""
+        """The update as a product of low rank: B (d, N) and Q K (n, N) with S - W_b = B (Q K)ᵀ.
+
+        Raises:
+            LedgerError: There is a penalty, under which the update has no such factors.
+        """
+        self._refuse_penalty("update of low rank")
         state = self._state
         form = state.form
         if isinstance(form, PrimalForm):
@@ -242,8 +262,9 @@ class SiteLedger:
             deployed: W (d, n).
 
         Raises:
-            LedgerError: The weight is misshapen or not finite, or (noise 0) columns are gone.
+            LedgerError: The weight is misshapen or not finite, or (noise 0) columns are gone, or there is a penalty.
         """
+        self._refuse_penalty("step that is read on the deployed weight")
         weight = check_matrix("deployed weight", deployed, self.base.shape, self.base.device)
         return increment(since, self._state, weight)
 
@@ -323,3 +344,13 @@ class SiteLedger:
             StateError: The state is for another site's shape, or was saved with another prior.
         """
         self._state = read_state(state, self._state, prior)
+
+    def _solved(self) -> Solved:
+        """The last solution under the penalty."""
+        assert self._state.solved is not None
+        return self._state.solved
+
+    def _refuse_penalty(self, what: str) -> None:
+        """Raise where only a closed form will do."""
+        if self.penalty is not None:
+            raise LedgerError(f"Under {self.penalty} there is no {what}; expected a ledger without penalty.")

@@ -4,6 +4,7 @@ Knows the layout of the state: tensors and plain containers, which `torch.load(w
 of another site, another noise or another prior: it would load without complaint and solve another problem.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lightning_edit.algebra.gram import GramForm
 from lightning_edit.algebra.primal import PrimalForm
 from lightning_edit.algebra.prior import Prior
 from lightning_edit.algebra.priors import prior_from_state
-from lightning_edit.algebra.snapshot import Form, Snapshot
+from lightning_edit.algebra.snapshot import Form, Snapshot, Solved
 from lightning_edit.errors import StateError
 
 FORMAT = 1
@@ -37,6 +38,7 @@ def write_state(snapshot: Snapshot, include_prior: bool) -> dict[str, Any]:
         "factor": snapshot.form.state_dict(),
         "fingerprint": snapshot.prior.fingerprint,
         "prior": snapshot.prior.state_dict() if include_prior else None,
+        "solved": None if snapshot.solved is None else _write_solved(snapshot, snapshot.solved),
     }
 
 
@@ -59,7 +61,30 @@ def read_state(state: dict[str, Any], current: Snapshot, prior: Prior | None) ->
         form = _read_form(state, used, keys)
     except (KeyError, RuntimeError) as error:
         raise StateError(f"The saved factor does not fit its {len(state['ids'])} columns ({error}).") from error
-    return Snapshot(base, used, state["noise"], tuple(state["ids"]), keys, values, form)
+    found = Snapshot(base, used, state["noise"], tuple(state["ids"]), keys, values, form)
+    return found if state.get("solved") is None else replace(found, solved=_read_solved(state["solved"], found))
+
+
+def _write_solved(snapshot: Snapshot, solved: Solved) -> dict[str, Any]:
+    """A solution under a penalty: it is read back bit for bit, not found anew."""
+    return {
+        "update": solved.update,
+        "gap": solved.gap,
+        "steps": solved.steps,
+        "current": solved.solves(snapshot),
+    }
+
+
+def _read_solved(state: dict[str, Any], found: Snapshot) -> Solved:
+    """A solution under a penalty out of a state; where it is of older columns, the next one starts from it."""
+    update = _own(state["update"], found.base.device)
+    if update.shape != found.base.shape:
+        raise StateError(
+            f"The saved solution has shape {tuple(update.shape)}; expected {tuple(found.base.shape)}. "
+            "The state is damaged."
+        )
+    solved = Solved(update, state["gap"], state["steps"])
+    return Solved.of(found, update, solved.gap, solved.steps) if state["current"] else solved
 
 
 def _check(state: dict[str, Any], current: Snapshot) -> None:

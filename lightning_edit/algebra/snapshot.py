@@ -18,6 +18,44 @@ Form = GramForm | PrimalForm
 
 
 @dataclass(frozen=True, slots=True)
+class Solved:
+    """A solution that is no closed form of the columns, and what it is the solution of.
+
+    Args:
+        update: S - W_b (d, n), float64.
+        gap: Its duality gap.
+        steps: Steps it took.
+        problem: Base weight, prior, keys and values it was found for; None where they are not known any more.
+    """
+
+    update: Tensor
+    gap: float
+    steps: int
+    problem: tuple[Tensor, Prior, Tensor, Tensor] | None = None
+
+    @classmethod
+    def of(cls, state: "Snapshot", update: Tensor, gap: float, steps: int) -> "Solved":
+        """The solution of a ledger.
+
+        Args:
+            state: The ledger.
+            update: S - W_b (d, n).
+            gap: Its duality gap.
+            steps: Steps it took.
+        """
+        return cls(update, gap, steps, (state.base, state.prior, state.keys, state.values))
+
+    def solves(self, state: "Snapshot") -> bool:
+        """Whether it is the solution of a ledger; transitions keep the tensors that they do not change.
+
+        Args:
+            state: The ledger.
+        """
+        now = (state.base, state.prior, state.keys, state.values)
+        return self.problem is not None and all(a is b for a, b in zip(self.problem, now, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """A ledger at one moment.
 
@@ -29,6 +67,7 @@ class Snapshot:
         keys: K (n, N), float64.
         values: V (d, N), float64.
         form: The factored equations.
+        solved: The last solution under a penalty, where there is one.
     """
 
     base: Tensor
@@ -38,6 +77,7 @@ class Snapshot:
     keys: Tensor
     values: Tensor
     form: Form
+    solved: Solved | None = None
 
     def positions(self, ids: list[str]) -> list[int]:
         """Where columns stand.
