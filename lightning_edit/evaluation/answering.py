@@ -7,6 +7,7 @@ knows no requests and no shares.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 from lightning_edit.chat import Chat
@@ -23,6 +24,8 @@ from lightning_edit.evaluation.reading import (
     wants_thoughts,
 )
 from lightning_edit.judge import exact_match
+from lightning_edit.judges.base import Case, Judge
+from lightning_edit.judges.wording import ExactMatch
 from lightning_edit.model.language_model import LanguageModel
 
 Decoding = Literal["greedy", "teacher_forced"]
@@ -96,11 +99,13 @@ class Outcome:
         question: What was asked.
         right: The verdict.
         answer: What the model said; None where it was not let speak.
+        exact: The exact judge's verdict, where another one judged beside it.
     """
 
     question: Question
     right: bool
     answer: str | None
+    exact: bool | None = None
 
 
 def write_behind(lm: LanguageModel, sentences: Mapping[str, int], options: AnswerOptions) -> dict[str, str]:
@@ -164,27 +169,38 @@ def is_right(prompt: str, text: str, accepted: Iterable[str], options: AnswerOpt
     )
 
 
-def answer_greedy(lm: LanguageModel, questions: Sequence[Question], options: AnswerOptions) -> list[Outcome]:
+def answer_greedy(
+    lm: LanguageModel, questions: Sequence[Question], options: AnswerOptions, judge: Judge | None = None
+) -> list[Outcome]:
     """Let the model write behind every distinct prompt once, and judge what it says.
 
     Args:
         lm: The language model.
         questions: What is asked.
         options: How to ask.
+        judge: Gives the verdicts; the exact judge by default, whose verdicts are kept beside another's.
     """
     sentences: dict[str, int] = {}
     for question in questions:
         needed = max(map(sentence_count, question.accepted), default=1)
         sentences[question.prompt] = max(needed, sentences.get(question.prompt, 1))
     written = write_behind(lm, sentences, options)
-    outcomes = []
-    for question in questions:
-        text = written[question.prompt]
-        count = max(map(sentence_count, question.accepted), default=1)
-        answer = read_answer(question.prompt, text, count, options.until, options.reasoning)
-        right = is_right(question.prompt, text, question.accepted, options)
-        outcomes.append(Outcome(question, right, answer))
-    return outcomes
+    cases = [_case(question, written[question.prompt], options) for question in questions]
+    exact = ExactMatch().judge(cases)
+    if judge is None:
+        return [Outcome(one, right, case.answer) for one, case, right in zip(questions, cases, exact, strict=True)]
+    verdicts = zip(questions, cases, judge.judge(cases), exact, strict=True)
+    return [Outcome(one, right, case.answer, same) for one, case, right, same in verdicts]
+
+
+def _case(question: Question, text: str, options: AnswerOptions) -> Case:
+    """An answer for a judge, cut for each accepted one to as many sentences as that reads like."""
+
+    def read(count: int) -> str:
+        return read_answer(question.prompt, text, count, options.until, options.reasoning)
+
+    counts = [sentence_count(name) for name in question.accepted]
+    return Case(question.prompt, read(max(counts, default=1)), question.accepted, tuple(map(read, counts)))
 
 
 def answer_teacher_forced(lm: LanguageModel, questions: Sequence[Question], options: AnswerOptions) -> list[Outcome]:
@@ -210,13 +226,21 @@ def answer_teacher_forced(lm: LanguageModel, questions: Sequence[Question], opti
     return [Outcome(one, any(verdicts.get((one.prompt, name), False) for name in one.accepted), None) for one in asked]
 
 
-def answerer(decode: Decoding) -> Callable[[LanguageModel, Sequence[Question], AnswerOptions], list[Outcome]]:
+def answerer(
+    decode: Decoding, judge: Judge | None = None
+) -> Callable[[LanguageModel, Sequence[Question], AnswerOptions], list[Outcome]]:
     """The way of answering with a given name.
 
     Args:
         decode: `greedy` or `teacher_forced`.
+        judge: Gives the verdicts on what the model writes; the exact judge by default.
     """
-    ways = {"greedy": answer_greedy, "teacher_forced": answer_teacher_forced}
+    ways = {"greedy": partial(answer_greedy, judge=judge), "teacher_forced": answer_teacher_forced}
     if decode not in ways:
         raise EditError(f"found decode={decode!r}, expected one of {sorted(ways)}.")
+    if judge is not None and decode != "greedy":
+        raise EditError(
+            f"found the judge {judge.name!r} with decode={decode!r}, expected decode='greedy': a judge reads what the "
+            "model writes. Leave the judge out, or decode."
+        )
     return ways[decode]

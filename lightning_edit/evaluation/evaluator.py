@@ -14,6 +14,7 @@ from lightning_edit.evaluation.answering import AnswerOptions, Decoding, Outcome
 from lightning_edit.evaluation.baseline import Baseline, measure_baseline
 from lightning_edit.evaluation.protocol import Scores
 from lightning_edit.evaluation.quality import ask, protocol_of, shares
+from lightning_edit.judges.base import Judge
 from lightning_edit.probes import Probe
 from lightning_edit.requests import EditRequest
 
@@ -34,6 +35,7 @@ class Evaluator:
         decode: `greedy` or `teacher_forced`.
         by_kind: Whether `evaluate` also reports the kinds of probes.
         options: Lengths and batch size.
+        judge: Gives the verdicts on what the model writes, see `lightning_edit.judges`; the exact judge by default.
     """
 
     def __init__(
@@ -46,12 +48,14 @@ class Evaluator:
         decode: Decoding = "greedy",
         by_kind: bool = False,
         options: AnswerOptions | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.budget = budget
         self.paraphrases, self.locality, self.portability = paraphrases, locality, portability
         self.seed, self.decode, self.by_kind = seed, decode, by_kind
         self.options = options or AnswerOptions()
-        answerer(decode)  # a wrong name is said now, not after an hour of training
+        self.judge = judge
+        answerer(decode, judge)  # what does not fit is said now, not after an hour of training
 
     def draw(self, requests: Iterable[EditRequest]) -> list[EditRequest]:
         """The requests to ask about, in their order, with the probes to ask.
@@ -103,7 +107,7 @@ class Evaluator:
             baseline: What the unedited model answered.
         """
         active = list(requests)
-        return ask(module, self.draw(active), baseline, self.decode, self.options, active)
+        return ask(module, self.draw(active), baseline, self.decode, self.options, active, self.judge)
 
     def evaluate(
         self, module: object, requests: Iterable[EditRequest], baseline: Baseline | None = None
@@ -115,7 +119,7 @@ class Evaluator:
             requests: All edits so far.
             baseline: What the unedited model answered.
         """
-        protocol = protocol_of(self.decode, self.options, baseline is not None)
+        protocol = protocol_of(self.decode, self.options, baseline is not None, self.judge)
         return Scores(shares(self.ask(module, requests, baseline), self.by_kind), protocol)
 
     def _trim(self, request: EditRequest) -> EditRequest:

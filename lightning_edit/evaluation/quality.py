@@ -10,6 +10,7 @@ from lightning_edit.evaluation.answering import AnswerOptions, Decoding, Outcome
 from lightning_edit.evaluation.baseline import Baseline
 from lightning_edit.evaluation.protocol import Protocol, Scores
 from lightning_edit.evaluation.questions import DIMENSIONS, make_questions
+from lightning_edit.judges.base import Judge
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.requests import EditRequest
 
@@ -21,6 +22,7 @@ def evaluate(
     decode: Decoding = "greedy",
     by_kind: bool = False,
     options: AnswerOptions | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, float]:
     """Reliability, generalization, locality and portability of a model on some requests, each in 0..1.
 
@@ -37,24 +39,29 @@ def evaluate(
             `evaluation/answering.py`.
         by_kind: Add `locality/<kind>` and `portability/<kind>`.
         options: Lengths and batch size; those of the baseline by default.
+        judge: Gives the verdicts on what the model writes, see `lightning_edit.judges`; the exact judge by default.
+            The share of answers on which another one agrees with it is added as `judge_agreement`.
     """
-    outcomes = ask(module, requests, baseline, decode, options)
+    outcomes = ask(module, requests, baseline, decode, options, judge=judge)
     how = options or (baseline.options if baseline else AnswerOptions())
-    return Scores(shares(outcomes, by_kind), protocol_of(decode, how, baseline is not None))
+    return Scores(shares(outcomes, by_kind), protocol_of(decode, how, baseline is not None, judge))
 
 
-def protocol_of(decode: Decoding, options: AnswerOptions, against_unedited: bool) -> Protocol:
+def protocol_of(
+    decode: Decoding, options: AnswerOptions, against_unedited: bool, judge: Judge | None = None
+) -> Protocol:
     """How the answers to questions are decoded, read and judged.
 
     Args:
         decode: `greedy` or `teacher_forced`.
         options: How the model is asked.
         against_unedited: Whether locality is held against the unedited model; else against the dataset's answers.
+        judge: What gives the verdicts; the exact judge by default.
     """
     locality = "unedited" if against_unedited else "gold"
     if decode == "teacher_forced":
         return Protocol(decode, "target_tokens", locality=locality, chat=options.chat, system=options.system)
-    return Protocol(decode, "exact_match", locality=locality, **options.wording())
+    return Protocol(decode, judge.name if judge else "exact_match", locality=locality, **options.wording())
 
 
 def ask(
@@ -64,6 +71,7 @@ def ask(
     decode: Decoding = "greedy",
     options: AnswerOptions | None = None,
     active: Iterable[EditRequest] | None = None,
+    judge: Judge | None = None,
 ) -> list[Outcome]:
     """Every question about some requests with the model's answer and the verdict, as `evaluate` counts them.
 
@@ -74,18 +82,20 @@ def ask(
         decode: `greedy` or `teacher_forced`.
         options: Lengths and batch size; those of the baseline by default.
         active: All edits the model carries, if more than are asked about; what they change is no locality probe.
+        judge: Gives the verdicts on what the model writes; the exact judge by default.
     """
     if baseline is not None and options is not None:
         baseline.check(options)
     options = options or (baseline.options if baseline else AnswerOptions())
     questions = make_questions(requests, baseline.answers if baseline else None, active)
-    return answerer(decode)(as_language_model(module), questions, options)
+    return answerer(decode, judge)(as_language_model(module), questions, options)
 
 
 def shares(outcomes: Sequence[Outcome], by_kind: bool = False) -> dict[str, float]:
     """Share of right answers in each dimension of which something was asked.
 
-    The same numbers as the classes of `lightning_edit.metrics` give, for one process and without their states.
+    The same numbers as the classes of `lightning_edit.metrics` give, for one process and without their states. Where
+    another judge than the exact one judged, `judge_agreement` is the share of answers on which the two agree.
 
     Args:
         outcomes: What came of the questions.
@@ -102,4 +112,5 @@ def shares(outcomes: Sequence[Outcome], by_kind: bool = False) -> dict[str, floa
             if kind is not None:
                 right = [outcome.right for outcome in asked if outcome.question.kind == kind]
                 result[f"{dimension}/{kind}"] = sum(right) / len(right)
-    return result
+    both = [outcome.right == outcome.exact for outcome in outcomes if outcome.exact is not None]
+    return {**result, "judge_agreement": sum(both) / len(both)} if both else result
