@@ -42,7 +42,7 @@ def statistics_of_training_data(
     share = -(-tokens // trainer.world_size)
     quiet = not trainer.is_global_zero
     with isolate_rng(), lm.borrow(), KeyTap(lm, moments), tqdm(total=share, unit=" tokens", disable=quiet) as bar:
-        for batch in _batches(trainer, pl_module):
+        for batch in text_batches(trainer, pl_module):
             before = moments[layers[0]].count
             _run(lm, batch)
             bar.update(moments[layers[0]].count - before)
@@ -52,8 +52,13 @@ def statistics_of_training_data(
     return moments
 
 
-def _batches(trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> Iterable[Any]:
-    """The batches a DataModule sets aside for this, or the training batches, from a loader of their own if possible."""
+def text_batches(trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> Iterable[Any]:
+    """The batches a DataModule sets aside for this, or the training batches, from a loader of their own if possible.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+    """
     datamodule: Any = getattr(trainer, "datamodule", None)
     if hasattr(datamodule, "statistics_dataloader"):
         return datamodule.statistics_dataloader()  # type: ignore[no-any-return]

@@ -22,8 +22,9 @@ COLUMNS = ["id", "prompt", "target", "before", "after", "active"]
 class WandbEditLogger(EditCallback):
     """Plots edits against their number, and writes a table of requests with the answers before and after.
 
-    All `edit/...` metrics get `edit/count` as x axis. The table `edit_requests` holds, for the first `max_rows`
-    requests, what the model said to the prompt just before the edit and what it says when training has ended.
+    All `edit/...` and `geometry/...` metrics get `edit/count` as x axis. The table `edit_requests` holds, for the
+    first `max_rows` requests, what the model said to the prompt just before the edit and what it says when training has
+    ended.
 
     Args:
         max_rows: Rows of the table; 0 for no table.
@@ -40,7 +41,8 @@ class WandbEditLogger(EditCallback):
         """Give edits an axis of their own."""
         for logger in _wandb_loggers(trainer):
             logger.experiment.define_metric("edit/count")
-            logger.experiment.define_metric("edit/*", step_metric="edit/count")
+            for room in ("edit", "geometry"):
+                logger.experiment.define_metric(f"{room}/*", step_metric="edit/count")
 
     def on_before_edit(
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]

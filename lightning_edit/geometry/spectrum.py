@@ -107,6 +107,14 @@ class Spectrum:
             values["under_rounding"] = float((self.sigma <= self.rounding(dtype)).sum())
         return values
 
+    def to(self, device: torch.device | str) -> "Spectrum":
+        """The same spectrum with its tensors on a device.
+
+        Args:
+            device: Where to.
+        """
+        return Spectrum(self.sigma.to(device), self.directions.to(device), self.mean.to(device), self.count)
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers."""
         return {"sigma": self.sigma, "directions": self.directions, "mean": self.mean, "count": self.count}

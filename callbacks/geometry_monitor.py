@@ -1,0 +1,278 @@
+"""`GeometryMonitor`: what edits do to hidden representations, seen while training runs.
+
+Knows when to measure, where texts come from and where numbers and pictures go. Refuses to know how anything is measured
+(`geometry.probe`): beside any logger the numbers are the same, and one that can show pictures gets them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from lightning_edit.callbacks.continual_edit import ContinualEdit
+from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
+from lightning_edit.callbacks.edit_monitor import EditMonitor
+from lightning_edit.callbacks.geometry_report import checked, correlations, draw, row, show, write_correlations
+from lightning_edit.callbacks.geometry_texts import collect_batches
+from lightning_edit.callbacks.scalars import keep_metric, write_to_loggers
+from lightning_edit.callbacks.strategies import on_rank_zero
+from lightning_edit.editors.report import EditReport
+from lightning_edit.errors import StateError, StrategyError
+from lightning_edit.geometry.activations import Part, Pooling, edited_parameters, ffn_points
+from lightning_edit.geometry.correlation import Correlation
+from lightning_edit.geometry.probe import GeometryProbe
+from lightning_edit.geometry.relative_change import Aggregation
+from lightning_edit.geometry.stability import SIZES
+from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.requests import EditRequest
+
+VERSION = 1
+COUNTS = (1, 10, 100, 1000)
+
+
+class GeometryMonitor(EditCallback):
+    """Measures the geometry of *Revisiting*, Section 4 and Appendix B, at chosen numbers of edits.
+
+    Before training the unedited model is read: the spectrum of its representations at each place, and a few of them to
+    compare with. Each measurement then gives relative change rates R_k and norms of the change, since training began
+    and by the last commit alone, beside a null edit (exactly 0) and random updates of the same norms; spectra and the
+    stability of principal subspaces; growth with the number of edits; and what the first order predicts. Where
+    `EditMonitor` is among the callbacks, rates are correlated with its numbers when training ends.
+
+    Log keys: `geometry/<site>/...`, see `docs/log-keys.md`. Pictures go to the folder `geometry` of the run.
+
+    It remembers, and checkpoints, for each place d x d float64 directions and `sketch` representations, and for each
+    edited layer a copy of its first weight.
+
+    Args:
+        layers: Layers to measure; None takes those that `ContinualEdit` edits, or all of them.
+        parts: Places in each layer: the output projection's `output`, its `input`, and the outputs of the projections
+            that lead `up` to it.
+        at_counts: Measure as soon as so many edits have been made; 1, 10, 100 and 1000 where None.
+        every_n_commits: Measure after each so many commits as well.
+        at_end: Measure when training ends.
+        texts: Text to read: a file or a list of documents. Batches of the corpus or the training data where None.
+        samples: Samples that the spectra are made of, about; more than the model is wide, or directions stay dark.
+        sketch: Samples that are compared with the unedited model.
+        max_length: Tokens of a text that are read.
+        batch_size: Texts in one forward, where texts are given.
+        pooling: Which samples a text gives: all its `tokens`, the `last` one, or their `mean`.
+        aggregation: How the components of all samples become one rate: `mean_abs` as the public code does, or `rms` as
+            in Eq. 10; part of the metrics' names.
+        subspaces: Sizes of the principal subspaces whose stability is measured.
+        first_order: Texts on which the first order is tested; 0 for none.
+        budget_seconds: What one measurement may take, about. Fewer texts are read where it is short, and what is
+            dearest is left out, with a warning. None takes all the time it needs.
+        plots: Whether to draw.
+        seed: Seed of the random control.
+    """
+
+    def __init__(
+        self,
+        layers: list[int] | None = None,
+        parts: list[Part] | None = None,
+        at_counts: list[int] | None = None,
+        every_n_commits: int | None = None,
+        at_end: bool = True,
+        texts: str | Path | list[str] | None = None,
+        samples: int = 4096,
+        sketch: int = 512,
+        max_length: int = 128,
+        batch_size: int = 16,
+        pooling: Pooling = "tokens",
+        aggregation: Aggregation = "mean_abs",
+        subspaces: list[int] | None = None,
+        first_order: int = 8,
+        budget_seconds: float | None = 60.0,
+        plots: bool = True,
+        seed: int = 0,
+    ) -> None:
+        numbers = {"samples": samples, "sketch": sketch, "max_length": max_length, "batch_size": batch_size}
+        numbers |= {} if every_n_commits is None else {"every_n_commits": every_n_commits}
+        for name, value in numbers.items():
+            if value < 1:
+                raise StrategyError(f"found {name}={value}, expected at least 1")
+        self.layers = layers
+        self.parts: Sequence[Part] = ["output"] if parts is None else parts
+        self.at_counts = sorted(COUNTS if at_counts is None else at_counts)
+        self.every_n_commits = every_n_commits
+        self.at_end = at_end
+        self.texts = texts
+        self.samples, self.max_length, self.batch_size = samples, max_length, batch_size
+        self.plots = plots
+        self.history: list[dict[str, float]] = []
+        self.correlations: dict[str, dict[str, Correlation]] = {}
+        self._options: dict[str, Any] = {
+            "sketch": sketch,
+            "pooling": pooling,
+            "aggregation": aggregation,
+            "sizes": tuple(SIZES if subspaces is None else subspaces),
+            "first_order": first_order,
+            "seconds": budget_seconds,
+            "seed": seed,
+        }
+        self._commits = 0
+        self._due = False
+        self._before: dict[str, Tensor] = {}
+        self._probe: GeometryProbe | None = None
+        self._loaded: dict[str, Any] | None = None
+
+    @property
+    def state_key(self) -> str:
+        """One state for each choice of what is measured."""
+        how = {name: self._options[name] for name in ("pooling", "aggregation")}
+        return self._generate_state_key(layers=self.layers, parts=list(self.parts), **how)
+
+    # -- what came out ---------------------------------------------------------------------------------------------
+
+    @property
+    def probe(self) -> GeometryProbe | None:
+        """The reference and all rates, on rank zero from the beginning of training on."""
+        return self._probe
+
+    def summary(self) -> dict[str, float | int | str | bool]:
+        """The last medians of R_k, means over the places, and what they correlate with, for a table."""
+        return row(self.history, self._options["aggregation"], self.correlations)
+
+    # -- the Trainer's hooks ---------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Read the unedited model, unless a checkpoint holds what was read."""
+        editing, lm = self._look(trainer, pl_module)
+        editing.session.restore(trainer)  # whichever of the two callbacks comes first
+
+        def begin() -> dict[str, float]:
+            earlier = self.state_dict()["probe"]  # of a checkpoint, or of an earlier fit
+            self._probe = probe = self._make_probe(lm, editing.session.layers)
+            self._loaded = None
+            if earlier is not None:
+                probe.load_state_dict(earlier)
+                return {}
+            if editing.count:
+                rank_zero_warn(
+                    f"The checkpoint holds {editing.count} edits but nothing of the unedited model, so geometry is "
+                    "measured against the model as it is now. Keep GeometryMonitor among the callbacks from the "
+                    "beginning."
+                )
+            sizes = (self.samples, self.max_length, self.batch_size)
+            batches = collect_batches(trainer, pl_module, lm, self.texts, *sizes, probe.pooling)
+            rank_zero_info("Reading the representations of the model before training.")
+            return checked(probe, probe.begin(lm, batches))
+
+        values = on_rank_zero(trainer, begin)
+        if values:
+            self._log(trainer, pl_module, editing.count, values)
+
+    def on_before_edit(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]
+    ) -> None:
+        """Keep the weights that the commit will change, if it will be measured."""
+        editing, lm = self._look(trainer, pl_module)
+        self._commits += 1
+        self._due = self._is_due(editing.count, editing.count + len(requests))
+        if self._due and self._probe is not None:
+            self._before = {name: lm.model.get_parameter(name).detach().clone() for name in self._probe.edited}
+
+    def on_after_edit(
+        self,
+        trainer: "pl.Trainer",
+        pl_module: "pl.LightningModule",
+        requests: Sequence[EditRequest],
+        report: EditReport,
+    ) -> None:
+        """Measure, if it is time."""
+        if self._due:
+            self._measure(trainer, pl_module, self._before)
+        self._due, self._before = False, {}
+
+    def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Measure for the last time, after the last repair."""
+        if self.at_end:
+            self._look(trainer, pl_module)[0].repair_for(trainer, "end")
+            self._measure(trainer, pl_module, {})
+
+    def on_fit_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Correlate, draw and write, when every other callback has measured for the last time."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "geometry"
+        watch = find_callback(trainer, EditMonitor)
+        if self._probe is None:  # not the rank that measures
+            return
+        self.correlations = correlations(self._probe, watch.history) if watch is not None else {}
+        if self.correlations:
+            write_correlations(folder / "correlations.json", self.correlations)
+        if self.plots:
+            show(trainer, draw(self._probe, folder))
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers; rank zero's is the one that counts."""
+        probe = self._loaded
+        if probe is None and self._probe is not None:
+            probe = self._probe.state_dict()
+        rows = [dict(row) for row in self.history]
+        return {"version": VERSION, "probe": probe, "history": rows, "commits": self._commits}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep a saved state until the model is there.
+
+        Args:
+            state_dict: What `state_dict` gave.
+        """
+        if state_dict.get("version") != VERSION:
+            raise StateError(
+                f"the checkpoint's GeometryMonitor has version {state_dict.get('version')!r}; expected {VERSION}."
+            )
+        self._loaded = state_dict["probe"]
+        self.history = [dict(row) for row in state_dict["history"]]
+        self._commits = state_dict["commits"]
+
+    # -- measuring -------------------------------------------------------------------------------------------------
+
+    def _measure(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", before: dict[str, Tensor]) -> None:
+        """Measure and log; the numbers are the same on every rank."""
+        editing, lm = self._look(trainer, pl_module)
+
+        def measure() -> dict[str, float]:
+            assert self._probe is not None  # rank zero has it from `on_train_start` on
+            return checked(self._probe, self._probe.measure(lm, editing.count, before or None))
+
+        self._log(trainer, pl_module, editing.count, on_rank_zero(trainer, measure))
+
+    def _log(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", count: int, values: dict[str, float]
+    ) -> None:
+        """Everything goes to the loggers; the medians of R_k become metrics of the Trainer, too."""
+        self.history.append({"count": count, "step": trainer.global_step, **values})
+        write_to_loggers(trainer, {"edit/count": count, **{f"geometry/{name}": v for name, v in values.items()}})
+        if trainer.global_step:
+            for name, value in values.items():
+                if name.endswith(f"/total/R_{self._options['aggregation']}_median"):
+                    keep_metric(trainer, pl_module, f"geometry/{name}", value)
+
+    def _make_probe(self, lm: LanguageModel, edited: list[int]) -> GeometryProbe:
+        """A probe for the places that were asked for; the first order is also tested in the last block."""
+        last = max(site.layer for site in lm.sites)
+        layers = self.layers or edited or [site.layer for site in lm.sites]
+        points = ffn_points(lm, layers, self.parts)
+        further = ffn_points(lm, sorted({*layers, last}), ("output", "up"))
+        later = [point for point in further if point not in points]
+        return GeometryProbe(points, edited_parameters(lm, edited or layers), later, **self._options)
+
+    def _is_due(self, before: int, after: int) -> bool:
+        """Whether the commit that takes the count from one number to another is measured."""
+        rhythm = self.every_n_commits is not None and self._commits % self.every_n_commits == 0
+        return rhythm or any(before < count <= after for count in self.at_counts)
+
+    def _look(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[ContinualEdit, LanguageModel]:
+        """The callback that edits, and the model it edits."""
+        editing = find_callback(trainer, ContinualEdit)
+        if editing is None:
+            raise StrategyError(
+                "GeometryMonitor found no ContinualEdit among the callbacks; expected one, for the model and the "
+                "schedule. In a run without edits use ContinualEdit(editor=None, ...), a control run."
+            )
+        return editing, editing.find_language_model(trainer, pl_module)
