@@ -100,8 +100,13 @@ class KeyCovariance:
 
     @property
     def mean(self) -> Tensor:
-        """Mean key μ (n,), float64; a fresh tensor."""
+        """Mean key μ (n,), float64; a fresh tensor. Imported moments may lack it: the public code does not sum keys."""
         self._require_keys()
+        if bool(self._sum.isnan().all()):
+            raise StatisticsError(
+                "These moments come without the mean key: the file they were imported from has only the second moment. "
+                "Expected one with both. Collect the statistics with collect_statistics."
+            )
         return self._sum / self._count
 
     def rank(self) -> int:

@@ -165,7 +165,8 @@ def _covariance(file: Any, layer: int, size: int, count: int) -> KeyCovariance:
     """Moments of one layer out of an open file."""
     covariance = KeyCovariance(size)
     total, second = file.get_tensor(f"layer.{layer}.sum"), file.get_tensor(f"layer.{layer}.second")
-    if not (bool(total.isfinite().all()) and bool(second.isfinite().all())):
+    known = bool(total.isfinite().all()) or bool(total.isnan().all())  # all nan: imported without a mean
+    if not (known and bool(second.isfinite().all())):
         raise StateError(f"layer {layer} is not finite")
     covariance.load_state_dict({"size": size, "count": count, "sum": total, "second": second})
     return covariance

@@ -1,8 +1,8 @@
 """Settings for a model that nobody has published any for: the nearest model's, scaled by shape.
 
 Layers keep their place relative to the model's depth. The weight of MEMIT's prior grows with the inner width n: for
-keys like those of ordinary text `k' M^-1 k` is about n, and it is `k' M^-1 k / lambda` that says how much an edit counts
-against the prior. Everything else is taken over as it is. This file knows shapes; it runs no model.
+keys like those of ordinary text `k' M^-1 k` is about n, and `k' M^-1 k / lambda` says how much an edit counts against
+the prior. Everything else is taken over as it is. This file knows shapes; it runs no model.
 """
 
 from dataclasses import replace
@@ -58,10 +58,8 @@ def scaled_preset(lm: LanguageModel, editor: str | None = None, family: str | No
     shape, kind = shape_of(lm), lm.model.config.get_text_config().model_type
     near = nearest_sheet(shape, kind).settings(editor, family)
     weight = None if near.prior_weight is None else near.prior_weight * shape[1] / near.shape[1]
-    scaled = replace(
-        near, name=DEFAULT, shape=shape, layers=scaled_layers(lm, near), prior_weight=weight, failing=None
-    )
-    return replace(scaled, remarks=(_message(scaled, near, kind),))
+    scaled = replace(near, name=DEFAULT, shape=shape, layers=scaled_layers(lm, near), prior_weight=weight, failing=None)
+    return replace(scaled, remarks=(_of_settings(scaled, near, kind), _of_layers(scaled)))
 
 
 def scaled_layers(lm: LanguageModel, near: Preset) -> tuple[int, ...]:
@@ -79,15 +77,21 @@ def scaled_layers(lm: LanguageModel, near: Preset) -> tuple[int, ...]:
     return tuple(sites[first : first + count])
 
 
-def _message(scaled: Preset, near: Preset, kind: str) -> str:
-    """What was assumed."""
+def _of_settings(scaled: Preset, near: Preset, kind: str) -> str:
+    """What was assumed of the settings."""
     width, inner, blocks = scaled.shape
-    prior = "" if scaled.prior_weight is None else f", prior weight {scaled.prior_weight:g} (by inner width)"
+    prior = "" if scaled.prior_weight is None else f", prior weight {scaled.prior_weight:g} (scaled by inner width)"
     failing = f" Beware: {near.failing}" if near.failing else ""
     return (
         f"no preset is known for this {kind} model (width {width}, inner width {inner}, {blocks} blocks). Assumed are "
         f"the settings of the nearest one, {near.name}@{near.family}: lr {scaled.lr:g}, steps {scaled.steps}, clamp "
-        f"{scaled.clamp:g}, weight decay {scaled.weight_decay:g}; scaled are layers {list(scaled.layers or ())} (by "
-        f"depth){prior}. lightning_edit.jobs.proposal.propose_preset(module, requests) finds layers by causal tracing; "
-        f"options of the editor override all of this.{failing}"
+        f"{scaled.clamp:g}, weight decay {scaled.weight_decay:g}{prior}. Options of the editor override them.{failing}"
+    )
+
+
+def _of_layers(scaled: Preset) -> str:
+    """What was assumed of the layers."""
+    return (
+        f"layers {list(scaled.layers or ())} are assumed, at the depth of the nearest preset's. "
+        "lightning_edit.jobs.proposal.propose_preset(module, requests) finds layers by causal tracing."
     )

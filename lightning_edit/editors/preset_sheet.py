@@ -18,7 +18,7 @@ from lightning_edit.editors.preset import Preset, Shape
 from lightning_edit.errors import EditError
 
 ASSUMED = "assumed"
-"""What a section says for its source when nobody publishes these numbers for this model; its note says whose they are."""
+"""The source of a section whose numbers nobody publishes for this model; its note says where they are taken from."""
 
 _NUMBERS = ("lr", "clamp", "weight_decay", "kl", "prior_weight", "l2", "nullspace_threshold", "noise", "ridge")
 _TEXTS = ("source", "note", "fails", "family")

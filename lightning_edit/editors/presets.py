@@ -63,16 +63,17 @@ def find_sheet(lm: LanguageModel) -> PresetSheet | None:
     return max(alike, key=likeness, default=None)
 
 
-def announce(preset: Preset) -> list[str]:
+def announce(preset: Preset, handed_over: bool = False) -> list[str]:
     """Say what was assumed, and warn of what is reported to fail.
 
     Args:
         preset: The preset that was chosen.
+        handed_over: Whether the user made it: then what it assumes has been said already.
 
     Returns:
         What belongs into the report of the next edit.
     """
-    for remark in preset.remarks:
+    for remark in () if handed_over else preset.remarks:
         _log.warning(remark)
     if preset.failing is None:
         return []

@@ -66,7 +66,7 @@ class Trace:
     Args:
         clean: Probability of the answer.
         corrupted: The same with noise on the subject, mean over the samples.
-        restored: The same with one state put back: kind to (positions, layers).
+        restored: The same with one state put back: kind to (positions, layers), of what was asked for.
     """
 
     clean: float
@@ -106,7 +106,15 @@ def subject_scale(lm: LanguageModel, facts: Sequence[Fact]) -> float:
 
 
 def trace(
-    lm: LanguageModel, fact: Fact, scale: float, samples: int = 4, window: int = 1, batch_size: int = 256, seed: int = 0
+    lm: LanguageModel,
+    fact: Fact,
+    scale: float,
+    samples: int = 4,
+    window: int = 1,
+    batch_size: int = 256,
+    seed: int = 0,
+    kinds: Sequence[str] = KINDS,
+    positions: Sequence[int] | None = None,
 ) -> Trace:
     """Trace one fact.
 
@@ -119,14 +127,17 @@ def trace(
             at one layer.
         batch_size: Rows in one forward.
         seed: Seed of the noise.
+        kinds: What is put back, some of `KINDS`.
+        positions: Tokens at which it is; None takes all from the subject on.
     """
     start, end = fact.subject
+    chosen = list(fact.positions if positions is None else positions)
     width = lm.model.get_input_embeddings().weight.shape[1]
     noise = torch.zeros(samples, len(fact.tokens), width)
     draw = torch.randn(samples, end - start, width, generator=torch.Generator().manual_seed(seed))
     noise[:, start:end] = scale * draw
     noise = noise.to(lm.device)
-    modules = {kind: [module_name(lm, kind, layer) for layer in range(lm.num_layers)] for kind in KINDS}
+    modules = {kind: [module_name(lm, kind, layer) for layer in range(lm.num_layers)] for kind in kinds}
     with lm.borrow():
         clean, states = _clean_run(lm, fact, [name for names in modules.values() for name in names])
         corrupted = _probability(lm, fact, noise, {}).mean()
@@ -137,7 +148,7 @@ def trace(
             for layer in range(lm.num_layers):
                 first = max(0, layer - reach // 2)
                 put_back = {name: states[name] for name in names[first : layer - reach // 2 + reach]}
-                columns.append(_restored(lm, fact, noise, put_back, batch_size))
+                columns.append(_restored(lm, fact, noise, put_back, chosen, batch_size))
             restored[kind] = torch.stack(columns, dim=1)  # (positions, layers)
     return Trace(clean, float(corrupted), restored)
 
@@ -171,11 +182,18 @@ def _clean_run(lm: LanguageModel, fact: Fact, names: Sequence[str]) -> tuple[flo
     return float(_answer_probability(logits, fact)[0]), states
 
 
-def _restored(lm: LanguageModel, fact: Fact, noise: Tensor, states: dict[str, Tensor], batch_size: int) -> Tensor:
+def _restored(
+    lm: LanguageModel,
+    fact: Fact,
+    noise: Tensor,
+    states: dict[str, Tensor],
+    chosen: Sequence[int],
+    batch_size: int,
+) -> Tensor:
     """Probability of the answer with the clean states put back at one position after another (positions,)."""
     samples = len(noise)
-    positions = torch.tensor(fact.positions, device=lm.device).repeat_interleave(samples)
-    rows = noise.repeat(len(fact.positions), 1, 1)  # (positions * samples, t, d)
+    positions = torch.tensor(chosen, device=lm.device).repeat_interleave(samples)
+    rows = noise.repeat(len(chosen), 1, 1)  # (positions * samples, t, d)
     found = []
     for start in range(0, len(rows), batch_size):
         part = slice(start, start + batch_size)
