@@ -33,8 +33,8 @@ def checked(probe: GeometryProbe, values: dict[str, float]) -> dict[str, float]:
     """
     if probe.skipped:
         rank_zero_warn(
-            f"GeometryMonitor had no time for {', '.join(probe.skipped)} within budget_seconds={probe.seconds}. Give it "
-            "more, or measure fewer layers."
+            f"GeometryMonitor had no time for {', '.join(probe.skipped)} within budget_seconds={probe.seconds}. Give "
+            "it more, or measure fewer layers."
         )
     noisy = {name: value for name, value in values.items() if name.endswith("/null/norm_max") and value > 0}
     if noisy:
