@@ -6,6 +6,7 @@ ends when all are. This file knows tokens and text. It does not know what the ri
 answer stands (`evaluation/reading.py`). The model, the tokenizer and the random state stay as they were.
 """
 
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ def sample(
     rows = _rows(lm, prompts, None)
     for index, row in enumerate(rows):
         row.limit = min(length, lm.max_length) - len(row.ids)
-        row.draws = torch.Generator().manual_seed((seed << 32) + index)
+        row.draws = _draws(seed, index)
     _write(lm, [row for row in rows if row.limit > 0], batch_size, None, top_k)
     return _texts(lm, [row.ids + row.written for row in rows])
 
@@ -206,6 +207,12 @@ def _write_batch(lm: LanguageModel, rows: list[_Row], stop: Stop | None, top_k: 
             rows, mask, tokens = [rows[slot] for slot in keep], mask[index], tokens[index]
         ids = tokens[:, None]  # (b, 1)
         mask = torch.cat([mask, mask.new_ones(len(keep), 1)], 1)
+
+
+def _draws(seed: int, index: int) -> torch.Generator:
+    """Random numbers of one row; torch's generator looks at 32 bits of a seed, so both numbers are hashed into them."""
+    digest = hashlib.blake2b(f"{seed} {index}".encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest))
 
 
 def _draw(logits: Tensor, rows: list[_Row], top_k: int) -> Tensor:

@@ -1,18 +1,22 @@
 """Batched decoding says what one-by-one decoding says, ends where it should, and leaves the model as it was."""
 
 import copy
+import hashlib
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lightning_edit.decoding import decode
-from lightning_edit.errors import RequestError
-from lightning_edit.evaluation import target_probabilities
+from lightning_edit.chat import Chat
+from lightning_edit.decoding import EAGER, RHYTHM, decode, decode_tokens, sample
+from lightning_edit.errors import EditError, RequestError
+from lightning_edit.evaluation import AnswerOptions, Baseline, evaluate, measure_baseline, say, target_probabilities
 from lightning_edit.evaluation.reading import is_settled
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.requests import EditRequest
 from tests.scripted import ScriptedLM
 
 PROMPTS = [
@@ -136,3 +140,169 @@ def test_real_models_with_their_own_tokenizers(name: str, shared_data: Any) -> N
     scores = target_probabilities(lm, ["Once upon a", "Lily went to the"], ["time", "xylophone of doubt"])
     assert scores.mean[0] > scores.mean[1]
     assert scores.top.tolist() == [True, False]
+
+
+# -- tokens --------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_go_on_past_lines_and_sentences(tokenizer: Any) -> None:
+    script = {"a": " one.\ntwo", "b": ""}
+    lm = ScriptedLM(tokenizer, script)
+    tokens = decode_tokens(lm, ["a", "b", "a"], length=50)
+    assert [tokenizer.decode(ids) for ids in tokens] == [" one.\ntwo", "", " one.\ntwo"]
+    assert all(tokenizer.eos_token_id not in ids for ids in tokens)
+    assert [len(ids) for ids in decode_tokens(lm, ["a", "b"], length=3)] == [3, 0]
+
+
+def test_tokens_do_not_depend_on_the_batch(tiny_lm: LanguageModel) -> None:
+    alone = [ids for prompt in PROMPTS for ids in decode_tokens(tiny_lm, [prompt], 12)]
+    assert decode_tokens(tiny_lm, PROMPTS, 12, batch_size=4) == alone
+    assert decode_tokens(tiny_lm, PROMPTS[::-1], 12) == alone[::-1]
+
+
+def test_long_texts_are_read_now_and_then(tokenizer: Any) -> None:
+    lm = ScriptedLM(tokenizer, {"a": " " + "x" * 400}, context=500)
+    read: list[int] = []
+    decode(lm, ["a"], EAGER + 40, stop=lambda _, text: read.append(len(text)) or False)
+    assert read == [*range(1, EAGER + 1), *(n for n in range(EAGER + 1, EAGER + 41) if n % RHYTHM == 0)]
+    cut = decode(lm, ["a"], 400, stop=lambda _, text: len(text) > EAGER)
+    assert cut == ["x" * (EAGER + RHYTHM - 1)]
+
+
+# -- sampling ------------------------------------------------------------------------------------------------------
+
+
+def sample_alone(lm: LanguageModel, prompt: str, length: int, top_k: int, draws: torch.Generator) -> str:
+    """The specification: the whole text anew for each token, one draw from the renormalised k likeliest."""
+    ids = lm.encode([prompt]).input_ids[0].tolist()
+    while len(ids) < length:
+        with torch.no_grad():
+            logits = lm.model(input_ids=torch.tensor([ids])).logits[0, -1].double()
+        likely, tokens = logits.softmax(-1).topk(top_k)
+        token = int(tokens[torch.multinomial(likely / likely.sum(), 1, generator=draws)])
+        if token == lm.tokenizer.eos_token_id:
+            break
+        ids.append(token)
+    return lm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def test_samples_are_those_of_the_specification(tiny_lm: LanguageModel) -> None:
+    prompts = [*PROMPTS[:4], PROMPTS[0]]
+    state = torch.get_rng_state()
+    texts = sample(tiny_lm, prompts, length=24, top_k=3, seed=4, batch_size=2)
+    draws = [hashlib.blake2b(f"4 {index}".encode(), digest_size=4).digest() for index in range(len(prompts))]
+    seeds = [int.from_bytes(digest) for digest in draws]
+    alone = [
+        sample_alone(tiny_lm, prompt, 24, 3, torch.Generator().manual_seed(seed))
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    assert texts == alone
+    assert texts[0] != texts[4]  # the same prompt, drawn twice
+    assert all(text.startswith(prompt) for text, prompt in zip(texts, prompts, strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sample(tiny_lm, prompts, length=24, top_k=3, seed=5) != texts
+
+
+def test_samples_end_where_the_whole_text_is_long_enough(tiny_lm: LanguageModel) -> None:
+    length = len(tiny_lm.tokenizer(PROMPTS[2])["input_ids"])
+    assert sample(tiny_lm, [PROMPTS[2]], length=length) == sample(tiny_lm, [PROMPTS[2]], length=2) == [PROMPTS[2]]
+    greedy = tiny_lm.tokenizer.decode(decode_tokens(tiny_lm, [PROMPTS[2]], 5)[0])
+    assert sample(tiny_lm, [PROMPTS[2]], length=length + 5, top_k=1) == [PROMPTS[2] + greedy]
+    with pytest.raises(EditError, match="top_k=0"):
+        sample(tiny_lm, PROMPTS, top_k=0)
+
+
+# -- chat and reasoning --------------------------------------------------------------------------------------------
+
+TEMPLATE = (
+    "<|endoftext|>{% for turn in messages %}[{{ turn['role'] }}]{{ turn['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[model]{% if enable_thinking %}<think>{% endif %}{% endif %}"
+)
+
+
+@pytest.fixture
+def chat_tokenizer(tokenizer: Any) -> Any:
+    """A tokenizer with a chat template that, like many, puts a token in front that the template brings as well."""
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.eos_token_id)]
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
+def test_a_chat_is_rendered_once_and_starts_once(chat_tokenizer: Any) -> None:
+    asked = "<|endoftext|>[user]Where does Ann live?\n[model]"
+    lm = ScriptedLM(chat_tokenizer, {asked: "St. Petersburg. It is cold"}, special=False)
+    assert decode(lm, ["Where does Ann live?"], 40, chat=Chat()) == ["St. Petersburg. It is cold"]
+    assert lm.model.fed == [asked]
+    brief = asked.replace("[user]", "[system]Be brief.\n[user]")
+    lm.model.learn({brief: "Oslo"})
+    assert decode(lm, ["Where does Ann live?"], 40, chat=Chat("Be brief.")) == ["Oslo"]
+    bare = ScriptedLM(chat_tokenizer, {"Ann lives in": " Oslo"})
+    assert decode(bare, ["Ann lives in"], 40) == ["Oslo"]  # without a chat the tokenizer adds its own start
+
+
+def test_a_chat_needs_a_template(tokenizer: Any) -> None:
+    with pytest.raises(EditError, match="has no chat template"):
+        decode(ScriptedLM(tokenizer, {}), ["a"], chat=Chat())
+
+
+QUESTION = "Where does Ann live?"
+THINKING = f"<|endoftext|>[user]{QUESTION}\n[model]<think>"
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("She was in Oslo. Or Rome?</think>\n\nSt. Petersburg. It is cold", "St. Petersburg"),
+        ("</think>Rome", "Rome"),
+        ("She was in Oslo. Then she", ""),  # cut while thinking: nothing was said
+        ("Oslo</think>Rome. </think> Paris.", "Rome"),
+    ],
+)
+def test_a_reasoning_models_answer_follows_its_thoughts(chat_tokenizer: Any, written: str, answer: str) -> None:
+    lm = ScriptedLM(chat_tokenizer, {THINKING: written}, special=False)
+    options = AnswerOptions.for_reasoning(80)
+    assert say(lm, [QUESTION], options) == {QUESTION: answer}
+    request = EditRequest(id="Ann", prompt=QUESTION, target=answer or "Oslo")
+    scores = evaluate(lm, [request], options=options)
+    assert scores == {"reliability": float(bool(answer))}
+    assert (scores.protocol.reasoning, scores.protocol.chat, scores.protocol.max_new_tokens) == (True, True, 80)
+    assert evaluate(lm, [request], options=AnswerOptions.for_reasoning(2)) == {"reliability": 0.0}
+
+
+def test_thoughts_do_not_settle_an_answer(chat_tokenizer: Any) -> None:
+    text = "No. She moved.\nSo it is. </think> Rome. It is warm. And so on"
+    settled = [is_settled("q", text[:end], reasoning=True) for end in range(len(text) + 1)]
+    assert settled.index(True) == text.index("It is warm") + 1
+    lm = ScriptedLM(chat_tokenizer, {THINKING: text}, special=False)
+    say(lm, [QUESTION], AnswerOptions.for_reasoning())
+    written = len(chat_tokenizer(text[: settled.index(True)], add_special_tokens=False)["input_ids"])
+    assert lm.model.calls == written  # nothing is written behind the answer
+
+
+def test_instruct_models_are_asked_by_chat_for_each_metric(chat_tokenizer: Any) -> None:
+    plain = THINKING.removesuffix("<think>")
+    lm = ScriptedLM(chat_tokenizer, {plain: "Rome. It is warm", QUESTION: " Oslo"}, special=False)
+    request = EditRequest(id="Ann", prompt=QUESTION, target="Rome")
+    options = AnswerOptions.for_instruct()
+    assert evaluate(lm, [request], options=options) == {"reliability": 1.0}
+    assert evaluate(lm, [request], decode="teacher_forced", options=options) == {"reliability": 1.0}
+    baseline = measure_baseline(lm, [], options)
+    copied = Baseline()
+    copied.load_state_dict(baseline.state_dict())
+    assert copied.options == options
+    assert evaluate(lm, [request], copied) == {"reliability": 1.0}  # asked as the baseline was
+
+
+def test_a_line_or_all_of_it_can_be_the_answer(tokenizer: Any) -> None:
+    lm = ScriptedLM(tokenizer, {"a": " Rome. It is warm.\nAnd so on."})
+    told = {until: say(lm, ["a"], AnswerOptions(60, until=until))["a"] for until in ("sentence", "line", "end")}
+    assert told == {"sentence": "Rome", "line": "Rome. It is warm.", "end": "Rome. It is warm.\nAnd so on."}
+
+
+def test_a_dropped_end_of_thinking_is_named(chat_tokenizer: Any) -> None:
+    chat_tokenizer.add_special_tokens({"additional_special_tokens": ["</think>"]})
+    lm = ScriptedLM(chat_tokenizer, {}, special=False)
+    with pytest.raises(EditError, match="special=False"):
+        say(lm, [QUESTION], AnswerOptions.for_reasoning())

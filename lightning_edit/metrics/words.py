@@ -7,8 +7,8 @@ default, which is what consistency was published with.
 
 import re
 
-_APART = re.compile(r"\.{3}|--|[;@#$%&?!()\[\]{}<>\"“”«»]|[,:](?!\d)|(?<=[^\s'])'(?=\s|$)")
-_CLITICS = re.compile(r"(?<=\w)(n't|'(?:s|m|d|ll|re|ve))(?=\W|$)", re.IGNORECASE)
+_APART = re.compile(r"\.{3}|--|[;@#$%&?!()\[\]{}<>\"“”«»]|[,:](?!\d)|(?<=[^\s'])'(?=[\s\"”)\],.;:?!]|$)")
+_CLITICS = re.compile(r"(?<=\w)(n't|'(?:s|m|d|ll|re|ve))(?=[^\w-]|$)", re.IGNORECASE)
 _CANNOT = re.compile(r"\b(can)(not)\b", re.IGNORECASE)
 _LAST = re.compile(r"([^\s.]+(?:\.[^\s.]+)*)\.(?=[\"'”’)\]]*(?:\s+[^a-z\s]|\s*$))")  # noqa: RUF001
 _ABBREVIATED = re.compile(r"(?:\w\.)*[A-Z]|(?:mrs?|dr|st|prof|gen|col|sgt|capt|lt|rev|no|vs|jr|sr)", re.IGNORECASE)

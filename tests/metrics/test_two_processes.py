@@ -1,0 +1,93 @@
+"""Metrics that keep records, on two gloo processes: records cut in two, uneven shares, one process with nothing."""
+
+import socket
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from lightning_edit.metrics import (
+    Consistency,
+    EfficacyMagnitude,
+    EventAccuracy,
+    Fluency,
+    Idf,
+    LocalityGold,
+    NeighborhoodSuccess,
+    ParaphraseSuccess,
+    Score,
+    TeacherForcedTokenAccuracy,
+    TokenLocality,
+)
+
+NEW, OLD = torch.tensor([-1.0, -3.0, -3.0, -1.0, -0.5]), torch.tensor([-2.0, -2.0, -2.0, -2.0, -2.5])
+RECORDS = ["a", "b", "b", "b", "c"]
+KINDS = ["efficacy", "paraphrase", "neighborhood", "neighborhood", "paraphrase"]
+RIGHT = [True, True, False, True, True]
+TOKENS = [[True], [True, False], [False], [True, True, True], [True]]
+BEFORE, AFTER = [[1, 2], [3], [4, 5], [6], [7]], [[1, 2], [3], [4, 9], [8], [7]]
+TEXTS = ["a b a b a", "one two three", "no", "c c d c", "x y z x y z"]
+IDF = Idf.fit(["one two", "two three", "one xx"])
+
+
+def everything(part: slice) -> dict[str, Any]:
+    """Every metric, fed with a part of the data."""
+    metrics: dict[str, Any] = {
+        "paraphrase": ParaphraseSuccess(),
+        "neighborhood": NeighborhoodSuccess(),
+        "magnitude": EfficacyMagnitude(),
+        "score": Score(),
+        "events": EventAccuracy(),
+        "tokens": TeacherForcedTokenAccuracy(),
+        "locality": TokenLocality(),
+        "gold": LocalityGold(),
+        "fluency": Fluency(),
+        "consistency": Consistency(IDF),
+    }
+    new, old, records, right = NEW[part], OLD[part], RECORDS[part], RIGHT[part]
+    if not records:
+        return metrics  # not even an update
+    for name in ("paraphrase", "neighborhood", "magnitude"):
+        metrics[name].update(new, old, records)
+    metrics["score"].update(new, old, KINDS[part], records)
+    metrics["events"].update(right, records)
+    metrics["tokens"].update(TOKENS[part], records)
+    metrics["locality"].update(BEFORE[part], AFTER[part])
+    metrics["gold"].update(right)
+    metrics["fluency"].update(TEXTS[part], records)
+    metrics["consistency"].update([[text] for text in TEXTS[part]], [["one two"]] * len(records))
+    return metrics
+
+
+def computed(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: metric.compute() for name, metric in metrics.items()}
+
+
+def _work(rank: int, port: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    parts = {"uneven": [slice(0, 2), slice(2, 5)], "one has nothing": [slice(0, 5), slice(0, 0)]}
+    found = {}
+    for name, shares in parts.items():
+        metrics = everything(shares[rank])
+        found[name] = computed(metrics)
+        held = torch.cat(metrics["events"].value).numel()
+        assert held == len(RECORDS[shares[rank]])  # local again after the reduction
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_two_processes_count_as_one(tmp_path: Any) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_work, (port, str(tmp_path)), nprocs=2)
+    expected = computed(everything(slice(0, 5)))
+    assert expected["score"] > 0
+    assert expected["events"].item() == pytest.approx(2 / 3)
+    for rank in range(2):
+        for name, found in torch.load(tmp_path / f"{rank}.pt").items():
+            for metric, value in found.items():
+                torch.testing.assert_close(value, expected[metric], msg=f"{metric} on rank {rank}, {name}")
