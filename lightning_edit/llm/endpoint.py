@@ -35,7 +35,7 @@ class Endpoint:
         system: What the system says first; None for no such turn.
         max_tokens: Longest reply.
         temperature: 0 is greedy, as far as a server keeps to it.
-        timeout: Seconds that one request may take.
+        timeout: Seconds that may pass without a byte, and until a response is complete.
         retries: How often a failed request is sent again.
         backoff: Seconds before the first time.
         concurrency: Requests under way at once.

@@ -44,7 +44,7 @@ def post(url: str, body: bytes, key: str | None, timeout: float) -> bytes:
         url: The address.
         body: JSON, encoded.
         key: Sent as bearer token; None sends none.
-        timeout: Seconds for the whole of it.
+        timeout: Seconds that may pass without a byte, and until the response is complete.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "lightning-edit"}
     if key is not None:
