@@ -63,7 +63,7 @@ class AnswerOptions:
 
     @classmethod
     def for_instruct(cls, max_new_tokens: int = 50, **changes: Any) -> "AnswerOptions":
-        """How *Revisiting* asks instruction-tuned models: by chat template, 50 new tokens.
+        """For instruction-tuned models: by chat template, with the 50 new tokens that *Revisiting* allows them.
 
         Args:
             max_new_tokens: Longest answer in tokens.
@@ -73,7 +73,7 @@ class AnswerOptions:
 
     @classmethod
     def for_reasoning(cls, max_new_tokens: int = 1024, **changes: Any) -> "AnswerOptions":
-        """How *Revisiting* asks reasoning models: 1024 new tokens, of which those after the thoughts count.
+        """For reasoning models: by chat template, 1024 new tokens as in *Revisiting*, those after the thoughts count.
 
         Args:
             max_new_tokens: Longest text in tokens, thoughts included.

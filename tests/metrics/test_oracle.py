@@ -4,6 +4,7 @@ The models are scripted. A record here has its own neighbours, probes and texts,
 itself.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def make_request(i: int) -> EditRequest:
     name = NAMES[i]
     return EditRequest(
         id=name,
+        group="first event" if i < 2 else "second event",
         prompt=f"{name} lives in",
         subject=name,
         target=NEW[i],
@@ -92,7 +94,7 @@ def measure(lm: ScriptedLM) -> dict[str, float]:
         **evaluate_token_locality(lm, REQUESTS, tokens),
         **evaluate_counterfact(lm, REQUESTS),
         **evaluate_token_accuracy(lm, REQUESTS),
-        **event_shares(ask(lm, REQUESTS, baseline), lambda name: "one" if name in "Ann Bo" else "two"),
+        **event_shares(ask(lm, REQUESTS, baseline), REQUESTS),
         "consistency": evaluate_passages(lm, TASKS, Idf.fit(STORIES), top_k=1)["consistency"],
     }
 
@@ -199,15 +201,16 @@ def test_probes_that_an_edit_changes_are_not_continued(tokenizer: Any) -> None:
     assert evaluate_token_locality(lm, [twin], baseline) == {}
 
 
-def test_events_are_named_for_every_request(tokenizer: Any) -> None:
+def test_one_wrong_answer_costs_its_event(tokenizer: Any) -> None:
     lm = ScriptedLM(tokenizer, {**ORACLE, "Dan lives in": " Rome"})
     outcomes = ask(lm, REQUESTS)
-    events = dict(zip(NAMES, "eeff", strict=True))
-    assert event_shares(outcomes, events) == {"event_accuracy": 0.5, "question_accuracy": 15 / 16}
-    assert event_shares(outcomes, events, ["portability"])["event_accuracy"] == 1
-    assert event_shares(outcomes, events, []) == {}
-    with pytest.raises(RequestError, match="request 'Dan' belongs to no event"):
-        event_shares(outcomes, {"Ann": "e", "Bo": "e", "Cy": "f"})
+    assert event_shares(outcomes, REQUESTS) == {"event_accuracy": 0.5, "question_accuracy": 15 / 16}
+    assert event_shares(outcomes, REQUESTS, ["portability"])["event_accuracy"] == 1
+    assert event_shares(outcomes, REQUESTS, []) == {}
+    alone = [dataclasses.replace(request, group=None) for request in REQUESTS]
+    assert event_shares(outcomes, alone)["event_accuracy"] == 0.75
+    with pytest.raises(RequestError, match="an answer about 'Dan'"):
+        event_shares(outcomes, REQUESTS[:3])
 
 
 def test_writing_tasks_come_from_counterfacts_own_files(tmp_path: Path) -> None:
