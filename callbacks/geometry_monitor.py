@@ -55,7 +55,8 @@ class GeometryMonitor(EditCallback):
         every_n_commits: Measure after each so many commits as well.
         at_end: Measure when training ends.
         texts: Text to read: a file or a list of documents. Batches of the corpus or the training data where None.
-        samples: Samples that the spectra are made of, about; more than the model is wide, or directions stay dark.
+        samples: Samples that the spectra are made of, about; four for each feature of the widest place where None. With
+            fewer samples than features some directions have no scale.
         sketch: Samples that are compared with the unedited model.
         max_length: Tokens of a text that are read.
         batch_size: Texts in one forward, where texts are given.
@@ -78,7 +79,7 @@ class GeometryMonitor(EditCallback):
         every_n_commits: int | None = None,
         at_end: bool = True,
         texts: str | Path | list[str] | None = None,
-        samples: int = 4096,
+        samples: int | None = None,
         sketch: int = 512,
         max_length: int = 128,
         batch_size: int = 16,
@@ -90,10 +91,9 @@ class GeometryMonitor(EditCallback):
         plots: bool = True,
         seed: int = 0,
     ) -> None:
-        numbers = {"samples": samples, "sketch": sketch, "max_length": max_length, "batch_size": batch_size}
-        numbers |= {} if every_n_commits is None else {"every_n_commits": every_n_commits}
-        for name, value in numbers.items():
-            if value < 1:
+        numbers = {"sketch": sketch, "max_length": max_length, "batch_size": batch_size}
+        for name, value in {**numbers, "samples": samples, "every_n_commits": every_n_commits}.items():
+            if value is not None and value < 1:
                 raise StrategyError(f"found {name}={value}, expected at least 1")
         self.layers = layers
         self.parts: Sequence[Part] = ["output"] if parts is None else parts
@@ -157,7 +157,7 @@ class GeometryMonitor(EditCallback):
                     "measured against the model as it is now. Keep GeometryMonitor among the callbacks from the "
                     "beginning."
                 )
-            sizes = (self.samples, self.max_length, self.batch_size)
+            sizes = (self.samples or self._enough(lm), self.max_length, self.batch_size)
             batches = collect_batches(trainer, pl_module, lm, self.texts, *sizes, probe.pooling)
             rank_zero_info("Reading the representations of the model before training.")
             return checked(probe, probe.begin(lm, batches))
@@ -261,6 +261,11 @@ class GeometryMonitor(EditCallback):
         further = ffn_points(lm, sorted({*layers, last}), ("output", "up"))
         later = [point for point in further if point not in points]
         return GeometryProbe(points, edited_parameters(lm, edited or layers), later, **self._options)
+
+    def _enough(self, lm: LanguageModel) -> int:
+        """Four samples for each feature of the widest place."""
+        wide = any(part != "output" for part in self.parts)
+        return 4 * max(site.inner if wide else site.width for site in lm.sites)
 
     def _is_due(self, before: int, after: int) -> bool:
         """Whether the commit that takes the count from one number to another is measured."""

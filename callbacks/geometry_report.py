@@ -36,6 +36,13 @@ def checked(probe: GeometryProbe, values: dict[str, float]) -> dict[str, float]:
             f"GeometryMonitor had no time for {', '.join(probe.skipped)} within budget_seconds={probe.seconds}. Give "
             "it more, or measure fewer layers."
         )
+    known = {} if probe.reference is None else probe.reference.spectra
+    dark = [name for name, found in known.items() if found.count <= found.size]
+    if dark and len(probe.history) == 1:
+        rank_zero_warn(
+            f"GeometryMonitor has {known[dark[0]].count} samples for the {known[dark[0]].size} features of {dark[0]}; "
+            "expected more: directions that they do not reach are left out. Pass more texts, or more budget_seconds."
+        )
     noisy = {name: value for name, value in values.items() if name.endswith("/null/norm_max") and value > 0}
     if noisy:
         rank_zero_warn(

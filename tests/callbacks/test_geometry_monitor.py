@@ -131,9 +131,12 @@ def test_only_what_is_asked_for_is_measured(trained_backend: str, statistics: Pa
 
 
 def test_a_short_budget_is_said(trained_backend: str, statistics: Path, tmp_path: Path) -> None:
-    watch = monitor(budget_seconds=1e-9, at_end=False)
+    watch = monitor(budget_seconds=1e-9, at_end=False, batch_size=1)
     data = stream(trained_backend, requests(2))
-    with pytest.warns(UserWarning, match="had no time for spectra"):
+    with (
+        pytest.warns(UserWarning, match="had no time for spectra"),
+        pytest.warns(UserWarning, match="features of layer0"),
+    ):
         fit(tiny_module(trained_backend), data, [editing(statistics), watch], default_root_dir=tmp_path, max_steps=2)
     assert watch.history[-1][f"layer1/{MEDIAN}"] > 0
 
