@@ -16,6 +16,7 @@ BEGIN, END = "<!-- tables: begin -->\n", "<!-- tables: end -->\n"
 _MODELS = ("preset", "meant for", "d / n / blocks", "published family")
 _FAMILIES = ("preset", "layers", "lr", "steps", "clamp", "weight decay", "KL", "prior weight", "source")
 _EDITORS = ("preset", "editor", "layers", "lr", "steps", "clamp", "weight decay", "KL", "of its own", "source")
+_TEXTS = ("contexts", "preserve")  # which only the embedded preset has
 _NAMES = {"alphaedit": "AlphaEdit"}  # the others are spelled in capitals
 
 
@@ -42,7 +43,9 @@ def _family_rows(sheet: PresetSheet) -> Iterable[Sequence[str]]:
     for family, section in sheet.families.items():
         preset = sheet.settings(None, family)
         weight = "" if preset.prior_weight is None else f"{preset.prior_weight:g}"
-        yield f"`{sheet.name}@{family}`", *_targets(preset), weight, _source(section.source, section.note)
+        texts = [f"{key}: {_shown(section.values[key])}" for key in _TEXTS if key in section.values]
+        source = "; ".join([_source(section.source, section.note), *texts])
+        yield f"`{sheet.name}@{family}`", *_targets(preset), weight, source
 
 
 def _editor_rows(sheet: PresetSheet) -> Iterable[Sequence[str]]:
@@ -65,6 +68,8 @@ def _targets(preset: Preset) -> Sequence[str]:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(f'"{text}"' for text in value)
     return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 

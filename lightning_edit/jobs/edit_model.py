@@ -13,6 +13,7 @@ from rich.progress import track
 from lightning_edit.data.load import OnBad
 from lightning_edit.data.text import read_texts
 from lightning_edit.editors.base import ClosedFormEditor
+from lightning_edit.editors.easyedit import from_easyedit
 from lightning_edit.editors.registry import get_editor
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator, say, target_probabilities
@@ -33,6 +34,7 @@ def edit_model(
     requests: str,
     editor: str = "memit",
     options: dict[str, Any] | None = None,
+    editor_hparams: str | None = None,
     count: int | None = None,
     edits_per_commit: int | None = None,
     corpus: str | None = None,
@@ -53,6 +55,7 @@ def edit_model(
             world.
         editor: memit, alphaedit, memorize_latest, or the class path of an editor of your own.
         options: Options of the editor, such as `--options.layers=[4,5,6]`.
+        editor_hparams: Hyper-parameter file of EasyEdit, which names editor and options; `options` go before it.
         count: Use this many requests of the file; all where absent.
         edits_per_commit: Requests handed to the editor at once; all where absent.
         corpus: Text or JSONL file to take key statistics from. Without it and `statistics`, the model's own
@@ -67,6 +70,9 @@ def edit_model(
     """
     if edits_per_commit is not None and edits_per_commit < 1:
         raise EditError(f"found edits_per_commit={edits_per_commit}, expected at least one request")
+    if editor_hparams is not None:
+        editor, published = from_easyedit(editor_hparams)
+        options = {**published, **(options or {})}
     module = EditableModule.from_pretrained(model, dtype=dtype)
     lm = module.language_model
     wanted, notes = read_requests(requests, count, on_bad)

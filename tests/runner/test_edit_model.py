@@ -68,6 +68,17 @@ def test_statistics_come_from_a_corpus_or_a_file_and_never_from_both(
     assert main(["run", "edit_model", *names, "--output", str(tmp_path), "--corpus=a", "--statistics=b"]) == 1
 
 
+def test_a_hyper_parameter_file_names_editor_and_options(
+    model_folder: Path, request_file: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "llama.yaml"
+    file.write_text("alg_name: AlphaEdit\nlayers: [0]\nv_num_grad_steps: 2\nclamp_norm_factor: 1\nL2: 3\nv_lr: 5e-1")
+    names = ["--model", str(model_folder), "--requests", str(request_file), "--decode=teacher_forced", "--count=1"]
+    _, after = run(tmp_path, *names, "--editor_hparams", str(file), "--options.nullspace_energy=0.1", "--tokens=700")
+    assert after["editor"] == "alphaedit"
+    assert "layers [1] were edited" in (tmp_path / "report.md").read_text()  # what `run` asks for goes first
+
+
 def test_mistakes_are_named(
     model_folder: Path, request_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
