@@ -46,7 +46,7 @@ class Spectrum:
     @property
     def floor(self) -> float:
         """Level below which a singular value is rounding, ε sigma_1 max(n, d)."""
-        return EPS * float(self.sigma[0]) * max(self.count, self.size)
+        return float(EPS * self.sigma[0]) * max(self.count, self.size)
 
     @property
     def rank(self) -> int:
