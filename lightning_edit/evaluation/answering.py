@@ -226,16 +226,21 @@ def answer_teacher_forced(lm: LanguageModel, questions: Sequence[Question], opti
     return [Outcome(one, any(verdicts.get((one.prompt, name), False) for name in one.accepted), None) for one in asked]
 
 
-def answerer(
-    decode: Decoding, judge: Judge | None = None
-) -> Callable[[LanguageModel, Sequence[Question], AnswerOptions], list[Outcome]]:
+Answering = Callable[[LanguageModel, Sequence[Question], AnswerOptions], list[Outcome]]
+"""From a model, questions and how to ask them to what came of them."""
+
+
+def answerer(decode: Decoding, judge: Judge | None = None) -> Answering:
     """The way of answering with a given name.
 
     Args:
         decode: `greedy` or `teacher_forced`.
         judge: Gives the verdicts on what the model writes; the exact judge by default.
     """
-    ways = {"greedy": partial(answer_greedy, judge=judge), "teacher_forced": answer_teacher_forced}
+    ways: dict[str, Answering] = {
+        "greedy": partial(answer_greedy, judge=judge),
+        "teacher_forced": answer_teacher_forced,
+    }
     if decode not in ways:
         raise EditError(f"found decode={decode!r}, expected one of {sorted(ways)}.")
     if judge is not None and decode != "greedy":

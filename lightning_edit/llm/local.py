@@ -7,7 +7,7 @@ one under editing: a model that judges itself says what it has just learned.
 import hashlib
 import json
 from collections.abc import Generator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -66,8 +66,8 @@ class LocalModel:
             device: Where it runs.
             options: Arguments of `LocalModel`.
         """
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device).eval()
-        return cls(LanguageModel(model, AutoTokenizer.from_pretrained(name)), **options)  # type: ignore[arg-type]
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        return cls(LanguageModel(model.to(device).eval(), AutoTokenizer.from_pretrained(name)), **options)  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
