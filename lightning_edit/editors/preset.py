@@ -31,6 +31,8 @@ class Preset:
         kl: Weight of the divergence at "<subject> is a".
         mom2_adjustment: Whether ROME divides by the key moment; without, keys are used as they are.
         noise: EMMET's lambda, added to the Gram matrix of a batch; the editor's own where None.
+        contexts: Texts before prompts; a fixed list where None.
+        preserve: Texts about a subject, `{}`, whose continuation targets should leave as it is.
         ridge: EMMET's penalty on the norm of the update, added to the key moment.
         family: The family of settings it was taken from.
         sources: Where the numbers come from.
@@ -52,6 +54,8 @@ class Preset:
     mom2_adjustment: bool = True
     noise: float | None = None
     ridge: float = 0.0
+    contexts: tuple[str, ...] | None = None
+    preserve: tuple[str, ...] = ()
     family: str = ""
     sources: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()

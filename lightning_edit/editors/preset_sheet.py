@@ -21,6 +21,7 @@ ASSUMED = "assumed"
 """The source of a section whose numbers nobody publishes for this model; its note says where they are taken from."""
 
 _NUMBERS = ("lr", "clamp", "weight_decay", "kl", "prior_weight", "l2", "nullspace_threshold", "noise", "ridge")
+_LISTS = ("contexts", "preserve")
 _TEXTS = ("source", "note", "fails", "family")
 _HEAD = ("name", "models", "projection", "shape", "config", "family", "families", "editors")
 _SHARED = ("l2", "nullspace_threshold")  # numbers of AlphaEdit that other null-space editors use too
@@ -152,12 +153,14 @@ def _value(key: str, value: Any, where: str) -> Any:
     """A field of a preset, if it is of the right kind."""
     if key == "layers" and isinstance(value, list) and value == sorted(set(value)):
         return tuple(value)
+    if key in _LISTS and isinstance(value, list) and all(isinstance(text, str) for text in value):
+        return tuple(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     kinds = {"steps": number, "mom2_adjustment": isinstance(value, bool), "fact_token": value == "subject_last"}
     if kinds.get(key, key in _NUMBERS and number):
         return float(value) if key in _NUMBERS else value
     raise EditError(
-        f"{where}: found {key}: {value!r}; expected layers in ascending order, a number for steps and for "
-        f"{', '.join(_NUMBERS)} (YAML reads 2e-2 as a text: write 0.02), true or false for mom2_adjustment, and "
-        "subject_last for fact_token, the only token whose keys are read here."
+        f"{where}: found {key}: {value!r}; expected layers in ascending order, lists of texts for {', '.join(_LISTS)}, "
+        f"a number for steps and for {', '.join(_NUMBERS)} (YAML reads 2e-2 as a text: write 0.02), true or false for "
+        "mom2_adjustment, and subject_last for fact_token, the only token whose keys are read here."
     )

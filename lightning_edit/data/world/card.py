@@ -26,7 +26,7 @@ ABILITIES = {
     "held_out_question": "a fact, asked in a way in which training never asked for it",
     "novel_phrasing": "a fact, in a phrasing that training never used for any fact",
     "reading": "a fact told in context that contradicts what is known, or is about a stranger",
-    "selection": "which of up to five facts fits a question, by its number, or that none does",
+    "selection": "which of up to five facts fits a question, by its value, or that none does",
     "unknown": 'saying "unknown" about somebody who does not exist',
     "two_hop": "a two-hop question that training never asked, with the step in between",
     "nickname": "a question about a nickname, with the step in between",
