@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, get_args
 
-from lightning_edit.algebra import Mode, Restriction, identity
+from lightning_edit.algebra import Deployment, Mode, Penalty, Reference, Restriction, identity
 from lightning_edit.editors.active import ActiveSet
 from lightning_edit.editors.edited_site import Drift
 from lightning_edit.editors.estate import Declaration
@@ -59,8 +59,20 @@ class ClosedFormEditor(Keeper):
         seed: Seed of sampled contexts.
         preset: Name of a row in `presets.py`; None matches the model's name, then its shape.
         restriction: What stands between the exact update and the deployed one; None deploys the update as it is.
-        deployment: How a restriction is applied: `feedback`, `project_total` or `none`.
+        deployment: How a restriction is applied: `feedback` (each step makes up for what earlier ones left out),
+            `flush` (again, until that stops helping), `project_total` (to the whole update since the original weight)
+            or `none` (nothing is made up for).
+        reference: What a restricted change is relative to: the `current` weight, to which it is added, or the
+            `original` one.
+        flush_steps: Steps of a flush at most.
+        restrict_after: How many requests have to have been applied before the restriction is; the published PRUNE
+            restricts once, after the last.
+        unrestricted_sweep: Read upper layers with the unrestricted updates in the lower ones, as the published code
+            of aligned RECT and PRUNE does: a model that is never deployed.
+        penalty: A convex function of the update that the exact weight minimises besides, such as `L1Penalty`; see
+            `lightning_edit/algebra/proximal.py`. Needs a noise and a prior of full rank.
     """
+
 
     noise: ClassVar[float] = 1.0
 
@@ -85,17 +97,23 @@ class ClosedFormEditor(Keeper):
         preset: str | None = None,
         restriction: Restriction | None = None,
         deployment: Mode = "feedback",
+        reference: Reference = "current",
+        flush_steps: int = 32,
+        restrict_after: int = 0,
+        unrestricted_sweep: bool = False,
+        penalty: Penalty | None = None,
     ) -> None:
         _check_choice("history", history, History)
         _check_choice("drift", drift, Drift)
         _check_choice("targets", targets, TargetModel)
         _check_choice("deployment", deployment, Mode)
+        _check_choice("reference", reference, Reference)
         if not 0 < bare_weight <= 1:
             raise EditError(f"bare_weight={bare_weight}; expected a share of the key, above 0 and up to 1.")
         if passes < 1 or (passes > 1 and targets == "base"):
             raise EditError(f"passes={passes} with targets={targets!r}; expected at least 1, and no more on the base.")
         self.drift, self.targets = drift, targets
-        self.passes, self.stale_loss = passes, stale_loss
+        self.passes, self.stale_loss, self.unrestricted_sweep = passes, stale_loss, unrestricted_sweep
         given = {"lr": lr, "steps": steps, "clamp": clamp, "weight_decay": weight_decay}
         self._given: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self._target_options = TargetOptions(**self._given, kl=kl, stop_loss=stop_loss, batch_size=batch_size)
@@ -110,8 +128,8 @@ class ClosedFormEditor(Keeper):
                 bare_weight=bare_weight,
                 seed=seed,
                 preset=preset,
-                restriction=restriction or identity,
-                deployment=deployment,
+                deployment=Deployment(deployment, restriction or identity, reference, flush_steps, restrict_after),
+                penalty=penalty,
             )
         )
 
@@ -134,7 +152,7 @@ class ClosedFormEditor(Keeper):
         reader.check(batch)
         goal = active.added(batch, reader.signatures(batch), hold_old=self.history == "kept")
         report.replaced = [key for key in goal.shelf if key not in active.shelf]
-        with self._operation(reader, report, guard) as operation:
+        with self._operation(reader, report, guard, goal.applied) as operation:
             operation.move(goal, only_new=self.history == "latest")
             for _ in range(self.passes - 1):
                 if not operation.polish(self.stale_loss):
@@ -210,10 +228,15 @@ class ClosedFormEditor(Keeper):
         return report
 
     @contextmanager
-    def _operation(self, reader: Reader, report: EditReport, guard: Guard | None) -> Iterator[Operation]:
+    def _operation(
+        self, reader: Reader, report: EditReport, guard: Guard | None, applied: int | None = None
+    ) -> Iterator[Operation]:
         """An all-or-nothing change; the book is turned over when it has succeeded."""
+        number = self._estate.book.active.applied if applied is None else applied
+        for site in self._estate.sites:
+            site.restricted = number >= site.deployment.after
         sweep = Sweep(reader, self._estate.sites, self._options(), report)
-        operation = Operation(sweep, self._estate.book, self.targets == "base")
+        operation = Operation(sweep, self._estate.book, self.targets == "base", self.unrestricted_sweep)
         with operation.run(self.drift, guard):
             yield operation
         self._estate.book = operation.book

@@ -7,14 +7,13 @@ This file moves weights; it knows neither requests nor how keys and values are f
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_edit.algebra import Mode, Prior, Restriction, SiteLedger, Snapshot, next_weight
+from lightning_edit.algebra import Deployment, Penalty, Prior, SiteLedger, Snapshot, flush, identity, next_weight
 from lightning_edit.errors import LedgerError
 from lightning_edit.model.weights import read_weight, write_weight
 
@@ -37,16 +36,20 @@ class SiteBackup:
     Args:
         weight: The parameter (d, n), a copy.
         ledger: The ledger.
+        last: The ledger when the weight was deployed last.
         deployed: What was deployed last.
         pending: What the last deployment still owed.
         ignored: Drift that is ignored.
+        origin: The weight before anything was absorbed.
     """
 
     weight: Tensor
     ledger: Snapshot
+    last: Snapshot
     deployed: Tensor
     pending: float
     ignored: Tensor | None
+    origin: Tensor | None
 
 
 class EditedSite:
@@ -56,26 +59,32 @@ class EditedSite:
         layer: Number of its block.
         ledger: The exact weight and what it is made of.
         deployed: The weight after the last write, bit for bit, in its own dtype (d, n).
-        restriction: What stands between the exact update and the deployed one.
-        mode: How the restriction is applied.
+        deployment: What stands between the exact update and the deployed one, and how it is applied.
         source: Fingerprint of the weight that the first edit found.
     """
 
-    def __init__(
-        self, layer: int, ledger: SiteLedger, deployed: Tensor, restriction: Restriction, mode: Mode, source: str
-    ) -> None:
+    def __init__(self, layer: int, ledger: SiteLedger, deployed: Tensor, deployment: Deployment, source: str) -> None:
         self.layer = layer
         self.ledger = ledger
         self.deployed = deployed
-        self.restriction = restriction
-        self.mode = mode
+        self.deployment = deployment
         self.source = source
+        self.restricted = True  # whether the restriction is at work by now, see `Deployment.after`
         self.pending = 0.0  # Frobenius norm of deployed minus exact weight, ignored drift aside
         self.ignored: Tensor | None = None  # all drift so far that must not be noticed (d, n), float64
+        self.origin: Tensor | None = None  # W_b before anything was absorbed, where the deployment asks for it (d, n)
+        self._last = ledger.snapshot()  # the ledger when the weight was deployed last
+        self._held: Tensor | None = None  # the deployed weight while the model carries another, for reading (d, n)
 
     @classmethod
     def fresh(
-        cls, layer: int, projection: nn.Module, prior: Prior, noise: float, restriction: Restriction, mode: Mode
+        cls,
+        layer: int,
+        projection: nn.Module,
+        prior: Prior,
+        noise: float,
+        deployment: Deployment,
+        penalty: Penalty | None = None,
     ) -> "EditedSite":
         """A site whose base is the weight as it is now.
 
@@ -84,11 +93,12 @@ class EditedSite:
             projection: The module.
             prior: The prior of its keys.
             noise: The ledger's noise.
-            restriction: What stands between the exact update and the deployed one.
-            mode: How the restriction is applied.
+            deployment: What stands between the exact update and the deployed one.
+            penalty: What the exact update minimises besides.
         """
         weight = read_weight(projection).clone(memory_format=torch.contiguous_format)
-        return cls(layer, SiteLedger(weight, prior, noise), weight.clone(), restriction, mode, fingerprint(weight))
+        ledger = SiteLedger(weight, prior, noise, penalty)
+        return cls(layer, ledger, weight.clone(), deployment, fingerprint(weight))
 
     def begin(self, projection: nn.Module, policy: Drift) -> tuple[float, bool]:
         """Look at what moved the weight since the last deployment, and take a stand on it.
@@ -113,16 +123,38 @@ class EditedSite:
             self.ignored = drift if self.ignored is None else self.ignored + drift
             self.deployed = now.clone(memory_format=torch.contiguous_format)
         elif policy == "adopt":
-            self.ledger.adopt(drift)
+            self._adopt(drift)
+        elif self.deployment.mode == "none":  # which corrects nothing by itself
+            write_weight(projection, self.deployed)
         return float(drift.norm()), policy != "ignore"
 
-    def enter_base(self, projection: nn.Module) -> None:
-        """Let the model carry the base weight, for reading; a deployment has to follow.
+    def hold(self, projection: nn.Module) -> None:
+        """Put the deployed weight by: until `release`, the model carries unrestricted weights, for reading.
 
         Args:
             projection: The module.
         """
+        if self._held is None and not self._deploys_exactly:
+            self._held = self._seen(projection).clone()
+
+    def enter_base(self, projection: nn.Module) -> None:
+        """Let the model carry the base weight, for reading; a deployment has to follow, and a release.
+
+        Args:
+            projection: The module.
+        """
+        self.hold(projection)
         write_weight(projection, self._on_top(self.ledger.base.double()))
+
+    def release(self, projection: nn.Module) -> None:
+        """Deploy from the weight that was put by, if one was.
+
+        Args:
+            projection: The module.
+        """
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._deploy_from(held, projection)
 
     def wanted_output(self, projection: nn.Module, keys: Tensor, residual: Tensor) -> Tensor:
         """Values (d, m) that make up for a residual, seen from the weight the model carries now.
@@ -134,31 +166,30 @@ class EditedSite:
         """
         return self._seen(projection) @ keys + residual
 
-    def deploy(self, projection: nn.Module, added: Sequence[str] = ()) -> None:
+    def deploy(self, projection: nn.Module) -> None:
         """Write the next weight into the model and remember what it became.
+
+        While a weight is put by, the next weight is the unrestricted one, and nothing is remembered.
 
         Args:
             projection: The module.
-            added: Columns that are new since the last deployment; only the mode "none" asks.
         """
-        if self.mode == "none" and not added and len(self.ledger):
-            raise LedgerError(
-                'deployment "none" adds edits without looking back, so it can neither undo nor repair; '
-                'expected new columns. Use deployment="feedback".'
-            )
-        now, exact = self._seen(projection), self.ledger.solution()
-        increment = self.ledger.increment(added, now) if self.mode == "none" and added else None
-        mode = "feedback" if increment is None and self.mode == "none" else self.mode
-        base = self.ledger.base.double()
-        following = next_weight(exact, now, base, self.restriction, mode, increment)
-        write_weight(projection, self._on_top(following))
-        self.deployed = read_weight(projection).clone(memory_format=torch.contiguous_format)
-        if not self.deployed.isfinite().all():
-            raise LedgerError(
-                f"the edited weight of layer {self.layer} is not finite in {self.deployed.dtype}; expected finite "
-                "entries. Lower the clamp, or give the prior more weight."
-            )
-        self.pending = float((self._seen(projection) - exact).norm())
+        if self._held is None:
+            self._deploy_from(self._seen(projection), projection)
+        else:
+            write_weight(projection, self._on_top(self._next(self.ledger.solution(), self._held, restricted=False)))
+
+    def absorb(self, projection: nn.Module) -> None:
+        """Forget the columns: the base becomes the exact weight, or the deployed one if that is never corrected.
+
+        Args:
+            projection: The module.
+        """
+        asks = self.deployment.mode == "project_total" or self.deployment.reference == "original"
+        if asks and self.origin is None:
+            self.origin = self.ledger.base
+        self.ledger.absorb(self._seen(projection) if self.deployment.mode == "none" else None)
+        self._last = self.ledger.snapshot()
 
     def backup(self, projection: nn.Module) -> SiteBackup:
         """Everything an operation may change.
@@ -166,8 +197,8 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        weight = read_weight(projection).clone()
-        return SiteBackup(weight, self.ledger.snapshot(), self.deployed, self.pending, self.ignored)
+        weight, ledger = read_weight(projection).clone(), self.ledger.snapshot()
+        return SiteBackup(weight, ledger, self._last, self.deployed, self.pending, self.ignored, self.origin)
 
     def restore(self, projection: nn.Module, backup: SiteBackup) -> None:
         """Go back, bit for bit.
@@ -178,7 +209,56 @@ class EditedSite:
         """
         write_weight(projection, backup.weight)
         self.ledger.restore(backup.ledger)
-        self.deployed, self.pending, self.ignored = backup.deployed, backup.pending, backup.ignored
+        self._last, self._held = backup.last, None
+        self.deployed, self.pending = backup.deployed, backup.pending
+        self.ignored, self.origin = backup.ignored, backup.origin
+
+    @property
+    def _deploys_exactly(self) -> bool:
+        """Whether the exact weight is what is deployed."""
+        unrestricted = not self.restricted or self.deployment.restriction is identity
+        return unrestricted and self.deployment.mode != "none"
+
+    def _adopt(self, drift: Tensor) -> None:
+        """Let the base take over drift, and with it the weight before anything was absorbed."""
+        before = self.ledger.base
+        self.ledger.adopt(drift)
+        if self.origin is not None:
+            moved = self.origin.double() + (self.ledger.base.double() - before.double())
+            self.origin = moved.to(self.origin.dtype)
+
+    def _deploy_from(self, now: Tensor, projection: nn.Module) -> None:
+        """Write the weight that follows on a deployed one (d, n), float64, and remember what it became."""
+        exact, how = self.ledger.solution(), self.deployment
+        became = self._write(projection, self._next(exact, now, self.restricted))
+        if how.mode == "flush" and not self._deploys_exactly:
+            more = how.flush_steps - 1
+            flush(exact, became, self._base, how.restriction, lambda w: self._write(projection, w), more, how.reference)
+        self.deployed = read_weight(projection).clone(memory_format=torch.contiguous_format)
+        if not self.deployed.isfinite().all():
+            raise LedgerError(
+                f"the edited weight of layer {self.layer} is not finite in {self.deployed.dtype}; expected finite "
+                "entries. Lower the clamp, or give the prior more weight."
+            )
+        self.pending = float((self._seen(projection) - exact).norm())
+        self._last = self.ledger.snapshot()
+
+    def _next(self, exact: Tensor, now: Tensor, restricted: bool) -> Tensor:
+        """The weight that follows on a deployed one (d, n), float64."""
+        how = self.deployment
+        restriction = how.restriction if restricted else identity
+        increment = self.ledger.increment(self._last, now) if how.mode == "none" else None
+        return next_weight(exact, now, self._base, restriction, how.mode, increment, how.reference)
+
+    def _write(self, projection: nn.Module, weight: Tensor) -> Tensor:
+        """Write a weight (d, n) and return what it became, both without the drift that is ignored."""
+        write_weight(projection, self._on_top(weight))
+        return self._seen(projection).clone()
+
+    @property
+    def _base(self) -> Tensor:
+        """The weight that totals are relative to (d, n), float64."""
+        return (self.ledger.base if self.origin is None else self.origin).double()
 
     def _seen(self, projection: nn.Module) -> Tensor:
         """The weight in the model in float64, without the drift that is ignored."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_edit.algebra import (
+    Deployment,
     KeyCovariance,
-    Mode,
+    Penalty,
     Prior,
-    Restriction,
     SiteLedger,
     load_statistics,
     prior_from_state,
@@ -45,8 +45,8 @@ class Declaration:
         bare_weight: Weight of the bare prompt's key.
         seed: Seed of sampled contexts.
         preset: Name of a preset, if the user said so.
-        restriction: What stands between the exact update and the deployed one.
-        deployment: How it is applied.
+        deployment: What stands between the exact update and the deployed one, and how it is applied.
+        penalty: What the exact update minimises besides.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Declaration:
     bare_weight: float
     seed: int
     preset: str | None
-    restriction: Restriction
-    deployment: Mode
+    deployment: Deployment
+    penalty: Penalty | None
 
 
 class Estate:
@@ -126,8 +126,8 @@ class Estate:
                     lm.projection(layer),
                     self.priors[layer],
                     declared.noise,
-                    declared.restriction,
                     declared.deployment,
+                    declared.penalty,
                 )
                 for layer in self.layers
             ]
@@ -142,6 +142,7 @@ class Estate:
                 "source": site.source,
                 "pending": site.pending,
                 "ignored": site.ignored,
+                "origin": site.origin,
             }
             for site in self.sites
         }
@@ -185,12 +186,14 @@ class Estate:
         declared, saved = self.declaration, state["ledger"]
         device = next(lm.projection(layer).parameters()).device
         prior = prior_from_state(saved["prior"]) if saved["prior"] else self._prior(lm, layer)
-        ledger = SiteLedger(saved["base"].to(device), prior, declared.noise)
+        ledger = SiteLedger(saved["base"].to(device), prior, declared.noise, declared.penalty)
         ledger.load_state_dict(saved)
         deployed = state["deployed"].to(device, copy=True)
-        site = EditedSite(layer, ledger, deployed, declared.restriction, declared.deployment, state["source"])
+        site = EditedSite(layer, ledger, deployed, declared.deployment, state["source"])
         site.pending = state["pending"]
-        site.ignored = None if state["ignored"] is None else state["ignored"].to(device, copy=True)
+        for name in ("ignored", "origin"):
+            if (matrix := state.get(name)) is not None:
+                setattr(site, name, matrix.to(device, copy=True))
         return site
 
     def _prior(self, lm: LanguageModel, layer: int) -> Prior:

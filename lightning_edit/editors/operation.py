@@ -30,11 +30,14 @@ class Operation:
         sweep: The edited layers.
         book: What is at work; the operation's result when it is over.
         from_base: Whether targets are read on the base weights and every change rebuilds the whole active set.
+        unrestricted: Whether upper layers are read with the unrestricted weights in the lower ones, as they always are
+            from the base.
     """
 
     sweep: Sweep
     book: Book
     from_base: bool = False
+    unrestricted: bool = False
 
     @property
     def report(self) -> EditReport:
@@ -128,7 +131,7 @@ class Operation:
     def settle(self) -> None:
         """Absorb the columns into the base and forget them."""
         for site in self.sweep.sites:
-            site.ledger.absorb()
+            site.absorb(self.sweep.projection(site))
         self.book = Book(self.book.active.let_go())
 
     def _take_a_stand(self, policy: Drift) -> None:
@@ -146,7 +149,7 @@ class Operation:
         """Take out the columns that nobody wants any more, put them by, and return the others."""
         gone = [column for group, column in self.book.columns.items() if group not in wanted]
         if gone:
-            pairs = self.sweep.take_out(gone)
+            pairs = self.sweep.take_out(gone, deploy=not self.from_base)
             put_by = {c.requests: replace(c, pairs=pair) for c, pair in zip(gone, pairs, strict=True)}
             self.book = replace(self.book, archive={**self.book.archive, **put_by})
         return {group: column for group, column in self.book.columns.items() if group in wanted}
@@ -173,7 +176,10 @@ class Operation:
 
     def _spread(self, columns: Sequence[ActiveColumn], how: Placing) -> None:
         """Put columns into ledgers and weights."""
+        if self.unrestricted:
+            self.sweep.hold()
         self.sweep.spread(columns, [self._requests(column.requests)[0] for column in columns], how)
+        self.sweep.release()
 
     def _requests(self, group: Group) -> list[EditRequest]:
         """The requests of a column."""

@@ -48,21 +48,28 @@ class Sweep:
         """
         return self.reader.lm.projection(site.layer)
 
-    def deploy(self, added: Sequence[str] = ()) -> None:
-        """Write every layer's weight.
-
-        Args:
-            added: Columns that are new since the last deployment.
-        """
+    def deploy(self) -> None:
+        """Write every layer's weight."""
         with self.report.timed("write"):
             for site in self.sites:
-                site.deploy(self.projection(site), added)
+                site.deploy(self.projection(site))
 
     def enter_base(self) -> None:
-        """Let the model carry its base weights; a deployment has to follow."""
+        """Let the model carry its base weights; a deployment has to follow, and a release."""
         with self.report.timed("write"):
             for site in self.sites:
                 site.enter_base(self.projection(site))
+
+    def hold(self) -> None:
+        """Put the deployed weights by: until `release`, the model carries unrestricted ones."""
+        for site in self.sites:
+            site.hold(self.projection(site))
+
+    def release(self) -> None:
+        """Deploy from the weights that were put by, where any were."""
+        with self.report.timed("write"):
+            for site in self.sites:
+                site.release(self.projection(site))
 
     def targets(self, groups: Sequence[Requests], old: Sequence[ActiveColumn] = ()) -> Targets:
         """Optimise one target for each group of requests.
@@ -108,7 +115,7 @@ class Sweep:
                 change = {"append": ledger.append, "replace": ledger.replace, "set": ledger.set_columns}[how]
                 change(ids, keys, values)
             with self.report.timed("write"):
-                site.deploy(self.projection(site), ids)
+                site.deploy(self.projection(site))
 
     def _read(
         self, site: EditedSite, columns: Sequence[ActiveColumn], first: Requests, left: int
@@ -122,11 +129,12 @@ class Sweep:
         residual = (wanted - self.reader.states(first).to(base.device)) / left
         return keys, site.wanted_output(self.projection(site), keys, residual)
 
-    def take_out(self, columns: Sequence[ActiveColumn]) -> list[dict[int, Pair]]:
+    def take_out(self, columns: Sequence[ActiveColumn], deploy: bool = True) -> list[dict[int, Pair]]:
         """Take columns out of the ledgers and the weights.
 
         Args:
             columns: The columns.
+            deploy: Whether to write the weights; something else has to, otherwise.
 
         Returns:
             For each column, its key and value at every layer.
@@ -139,7 +147,8 @@ class Sweep:
                     i = place[column.id]
                     pair[site.layer] = site.ledger.keys[:, i].clone(), site.ledger.values[:, i].clone()
                 site.ledger.drop([column.id for column in columns])
-        self.deploy()
+        if deploy:
+            self.deploy()
         return pairs
 
     def put_back(self, columns: Sequence[ActiveColumn]) -> None:
@@ -157,7 +166,7 @@ class Sweep:
                     torch.stack(part, dim=1).to(site.ledger.base.device) for part in zip(*pairs, strict=True)
                 )
                 site.ledger.append([column.id for column in columns], keys, values)
-        self.deploy([column.id for column in columns])
+        self.deploy()
 
     def near(self, ids: Sequence[str]) -> list[tuple[str, str]]:
         """Pairs of columns whose keys are nearly equal at every layer, one of them among `ids`.
