@@ -25,8 +25,7 @@ Stop = Callable[[str, str], bool]
 """From a prompt and the text written behind it so far to whether that is enough."""
 
 EAGER, RHYTHM = 128, 16
-"""Texts of up to `EAGER` tokens are read after each token, longer ones after each `RHYTHM`: reading costs as much as
-the text is long, and a thousand tokens of thoughts would be read a thousand times."""
+"""Up to `EAGER` tokens a text is read after each, then after each `RHYTHM`: long thoughts are dear to read again."""
 
 
 def decode(
@@ -150,10 +149,7 @@ def check_room(lm: LanguageModel, lengths: Iterable[tuple[str, int]]) -> None:
 
 @dataclass(slots=True)
 class _Row:
-    """A prompt, its tokens, how much may be written behind it, and what has been.
-
-    `draws` are the random numbers of a row that is sampled; a greedy one has none.
-    """
+    """A prompt, its tokens, how many may be written behind it, the random numbers of a sample, and what is written."""
 
     prompt: str
     ids: list[int]

@@ -12,7 +12,8 @@ from lightning_edit.errors import RequestError
 from lightning_edit.evaluation.answering import AnswerOptions
 from lightning_edit.evaluation.likelihood import Reduction, log_likelihoods
 from lightning_edit.evaluation.protocol import Protocol, Scores
-from lightning_edit.metrics.counterfact import KINDS, Kind, harmonic_mean, target_magnitude, target_success
+from lightning_edit.metrics.comparison import harmonic_mean, target_magnitude, target_success
+from lightning_edit.metrics.counterfact import KINDS, Kind
 from lightning_edit.metrics.records import mean_over_records
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.requests import EditRequest

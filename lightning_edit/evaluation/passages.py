@@ -125,7 +125,8 @@ def evaluate_passages(
         consistency = Consistency(idf)
         consistency.update([texts for texts, _ in referred], [references for _, references in referred])
         values["consistency"] = consistency.compute().item()
-    detail = f"top {top_k} of seed {seed}, {length} tokens with the prompt, words by {tokenize.__name__}"
+    splitter = getattr(tokenize, "__name__", type(tokenize).__name__)
+    detail = f"top {top_k} of seed {seed}, {length} tokens with the prompt, words by {splitter}"
     return Scores(values, Protocol("top_k", "ngram_entropy and tfidf_cosine", "records", detail=detail))
 
 

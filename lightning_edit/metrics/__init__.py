@@ -1,5 +1,6 @@
 """What an edit is worth, as torchmetrics: add them to a MetricCollection, log them, reduce them over processes."""
 
+from lightning_edit.metrics.comparison import harmonic_mean, target_magnitude, target_success
 from lightning_edit.metrics.consistency import Consistency, Idf, tfidf_cosine
 from lightning_edit.metrics.counterfact import (
     EfficacyMagnitude,
@@ -9,9 +10,6 @@ from lightning_edit.metrics.counterfact import (
     ParaphraseMagnitude,
     ParaphraseSuccess,
     Score,
-    harmonic_mean,
-    target_magnitude,
-    target_success,
 )
 from lightning_edit.metrics.events import EventAccuracy, event_accuracy
 from lightning_edit.metrics.fluency import Fluency, ngram_entropy

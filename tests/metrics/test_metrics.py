@@ -9,9 +9,17 @@ import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
 from lightning_edit.errors import EditError
-from lightning_edit.metrics import Generalization, Locality, Portability, Reliability, share_right, share_right_by_kind
+from lightning_edit.metrics import (
+    Generalization,
+    Locality,
+    LocalityGold,
+    Portability,
+    Reliability,
+    share_right,
+    share_right_by_kind,
+)
 
-ALL = [Reliability, Generalization, Locality, Portability]
+ALL = [Reliability, Generalization, Locality, LocalityGold, Portability]
 KINDS = ("near", "same", "far")
 
 
