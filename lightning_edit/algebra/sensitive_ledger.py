@@ -152,7 +152,12 @@ class SensitiveLedger(SiteLedger):
             ledger: The other ledger.
             sensitivity: Directions and weights of the output.
             renew: As for the class.
+
+        Raises:
+            LedgerError: The other ledger has a penalty, which is solved for all directions alike.
         """
+        if ledger.penalty is not None:
+            raise LedgerError(f"The ledger has {ledger.penalty}; expected no penalty beside weights of directions.")
         made = cls(ledger.base, ledger.prior, sensitivity, ledger.noise, renew)
         made._state = ledger.snapshot()
         return made

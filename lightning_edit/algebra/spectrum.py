@@ -59,7 +59,8 @@ def largest_singular_value(matrix: Tensor) -> Tensor:
         for space in _spaces(wide):
             if float(space.residuals[0]) <= 1e-10 * float(space.triplets.values[0]):
                 return space.triplets.values[0]
-    return torch.linalg.svdvals(wide)[0]
+    values: Tensor = torch.linalg.svdvals(wide)
+    return values[0]
 
 
 def triplets_above(matrix: Tensor, limit: Tensor) -> Triplets:
