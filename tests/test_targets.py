@@ -88,7 +88,14 @@ def plain_loop(lm: LanguageModel, column: Column, layer: int, options: TargetOpt
         log_p = scores(text, prompt.span)
         return torch.stack([-log_p[i - 1, encoded.input_ids[0, i]] for i in new]).mean()
 
+    def said(text: str, span: tuple[int, int], position: int) -> Tensor:
+        return scores(text, span)[position]
+
     text, span = column.kl_prompt or ("", (0, 0))
+    bare = column.prompts[0]
+    edited = said(bare.text, bare.span, -1).argmax()
+    preserved = [(t, s) for t, s in column.preserved if said(t, s, -1).argmax() != edited]
+    firm = [said(t, s, -1).detach() for t, s in preserved]
     optimizer = torch.optim.Adam([delta], lr=options.lr)
     before = None
     for step in range(1, options.steps + 1):
@@ -96,6 +103,9 @@ def plain_loop(lm: LanguageModel, column: Column, layer: int, options: TargetOpt
         now = scores(text, span)[lm.subject_positions([text], [span])[0]]
         before = now.detach() if before is None else before
         loss = loss + options.kl * (now.exp() * (now - before)).sum()
+        for (kept, where), was in zip(preserved, firm, strict=True):
+            now = said(kept, where, -1)
+            loss = loss + options.preserve * (now.exp() * (now - was)).sum() / len(preserved)
         loss = loss + options.weight_decay * delta.norm() / seen["start"].norm() ** 2
         if loss < options.stop_loss or step == options.steps:
             break
@@ -119,6 +129,32 @@ def test_batched_equals_one_by_one(
         alone = optimize_targets(lm, [column], 1, options)
         torch.testing.assert_close(together.z[i], alone.z[0], rtol=0, atol=1e-8)
         torch.testing.assert_close(together.loss[i], alone.loss[0], rtol=0, atol=1e-8)
+
+
+def careful_columns() -> list[Column]:
+    """The same columns, each with texts whose continuation is to stay; one of them says what the first prompt says."""
+    made = columns()
+    for column in made:
+        said, length = column.prompts[0], len(column.id)
+        column.preserved = [(f"{column.id} likes", (0, length)), (f"He was born in {column.id}, a", (15, 15 + length))]
+        column.preserved.append((said.text, said.span))
+    return made
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_what_follows_preserved_texts_is_part_of_the_loss(
+    family: str, tiny_model: Build, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    lm = LanguageModel(loud(tiny_model(family, dtype=torch.float64)), tokenizer)
+    options = TargetOptions(steps=8, clamp=1.5, preserve=0.7, batch_size=3, lr=0.3)
+    found = optimize_targets(lm, careful_columns(), 1, options)
+    with lm.borrow(), torch.enable_grad():
+        for i, column in enumerate(careful_columns()):
+            z, loss, steps = plain_loop(lm, column, 1, options)
+            torch.testing.assert_close(found.z[i], z, rtol=0, atol=1e-6)
+            assert float(found.loss[i]) == pytest.approx(loss, abs=1e-6)
+            assert int(found.steps[i]) == steps
+    assert (found.z - optimize_targets(lm, columns(), 1, options).z).norm(dim=1).min() > 1e-3
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "olmo2", "opt", "gemma3_text"])

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_edit.errors import LedgerError
 
 COLLISION = 1e-12  # share of a column that the others leave unexplained, below which interpolation is meaningless
+REACH = 1e-10  # share of a key's length inside the prior's range, below which it is rounding
 
 
 def append(lower: Tensor, old: Tensor, new: Tensor, noise: float, ids: list[str]) -> Tensor:
@@ -44,6 +45,29 @@ def append(lower: Tensor, old: Tensor, new: Tensor, noise: float, ids: list[str]
     grown[count:, :count] = cross
     grown[count:, count:] = corner
     return grown
+
+
+def check_reach(reached: Tensor, keys: Tensor, ids: list[str]) -> None:
+    """Raise when an update can do nothing about some key, so that no value can be met exactly there.
+
+    A Gram matrix does not show it: what rounding leaves of such a key in the prior's range looks like a short column.
+
+    Args:
+        reached: Keys projected onto the prior's range (n, m).
+        keys: The keys (n, m).
+        ids: Names of the m columns, for the message.
+
+    Raises:
+        LedgerError: A key is zero, or has no part in the prior's range.
+    """
+    lost = (reached.norm(dim=0) <= REACH * keys.norm(dim=0)).nonzero().flatten().tolist()
+    if lost:
+        names = ", ".join([repr(ids[index]) for index in lost[:8]] + ["..."] * (len(lost) > 8))
+        raise LedgerError(
+            f"With noise 0 every value is met exactly, but the keys of columns {names} are zero or have no part in the "
+            "prior's range, where no update reaches them. Expected keys within its range: use a larger null space, "
+            "another prior, or a noise > 0."
+        )
 
 
 def truncate(lower: Tensor, count: int) -> Tensor:

@@ -54,6 +54,8 @@ class GramForm:
             ids: Names of all N + m columns, for messages.
         """
         half = prior.half(keys)
+        if self.noise == 0:
+            factor.check_reach(prior.project(keys), keys, ids[len(ids) - keys.shape[1] :])
         return self._append(half, prior.lift(half), ids)
 
     def keep(self, kept: list[int], ids: list[str]) -> "GramForm":
@@ -83,6 +85,8 @@ class GramForm:
         """
         where = torch.tensor(places, dtype=torch.long, device=keys.device)
         new = prior.half(keys)
+        if self.noise == 0:
+            factor.check_reach(prior.project(keys), keys, [ids[index] for index in places])
         half = self.half.index_copy(1, where, new)
         response = self.response.index_copy(1, where, prior.lift(new))
         same = list(range(min(places)))

@@ -1,14 +1,15 @@
 """The closed-form editor: everything that MEMIT, AlphaEdit and their relatives do to a model.
 
-A method is a declaration (prior, noise, history, restriction, how targets are found); see `memit.py` for one. An editor
-works on any `EditableModule` or `LanguageModel`, with or without a Trainer, and owns the ledgers. This file is the
-public face; the order of an edit stands in `operation.py`, its steps in `sweep.py`.
+A method is a declaration (prior, noise, history, restriction, how targets are found and shared out over layers); see
+`memit.py` for one, and the attributes at the head of `ClosedFormEditor` for what can be declared. An editor works on
+any `EditableModule` or `LanguageModel`, with or without a Trainer, and owns the ledgers. This file is the public face;
+the order of an edit stands in `operation.py`, its steps in `sweep.py`.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from lightning_edit.algebra import Deployment, Mode, Penalty, Reference, Restriction, identity
 from lightning_edit.editors.active import ActiveSet
@@ -17,13 +18,16 @@ from lightning_edit.editors.estate import Declaration
 from lightning_edit.editors.keeper import Keeper, file_of
 from lightning_edit.editors.operation import Guard, Operation
 from lightning_edit.editors.preparation import StatisticsSource
+from lightning_edit.editors.presets import Preset
 from lightning_edit.editors.reading import Reader
 from lightning_edit.editors.report import EditReport
+from lightning_edit.editors.residual import Sharing
 from lightning_edit.editors.sweep import Sweep
 from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
 from lightning_edit.requests import EditRequest, check_batch
 from lightning_edit.targets import TargetOptions
+from lightning_edit.targets.columns import Place
 
 History = Literal["kept", "latest", "absorbed"]
 TargetModel = Literal["live", "base"]
@@ -44,12 +48,17 @@ class ClosedFormEditor(Keeper):
         targets: Read targets on the `live` model with its edits, or on the `base`; with `base` every change rebuilds
             the whole active set, so that the order of edits does not matter.
         contexts: Texts put before prompts: a list, a number to sample from the model, or None for a fixed list.
-        bare_weight: Weight of the bare prompt's key against the mean over contexts.
-        lr: Learning rate of the targets; None takes the preset's, as for the next three.
+        bare_weight: Weight of the bare prompt's key against the mean over contexts; None is the mean over all texts.
+        lr: Learning rate of the targets; None takes the preset's, as for the next four.
         steps: Passes of the targets at most.
         clamp: Bound on a target's offset, relative to the hidden state.
         weight_decay: Weight decay of the targets.
         kl: Weight of the divergence at "<subject> is a".
+        preserve: Texts with `{}` in the subject's place, such as `"{} was born in"`, whose continuation should stay as
+            it is: a value that is written for one relation of a subject moves its other relations too. A text that
+            says what the request's own prompt says is left out, request by request. None takes the preset's, which is
+            nothing for published models.
+        preserve_weight: Weight of the mean divergence at their ends.
         stop_loss: A target is found when its loss is below this.
         batch_size: Targets optimised in one graph.
         passes: How often the targets of a batch are optimised: after the first pass, those that the batch's other
@@ -57,7 +66,8 @@ class ClosedFormEditor(Keeper):
         stale_loss: A target is optimised again when its loss on the edited model is this much above what it was when
             it was found.
         seed: Seed of sampled contexts.
-        preset: Name of a row in `presets.py`; None matches the model's name, then its shape.
+        preset: Name of a preset, with a family of settings behind an `@` if wanted (`llama-3-8b@easyedit`), or a
+            `Preset`; None matches the model's name, then its shape, then takes the nearest, scaled. See `presets.py`.
         restriction: What stands between the exact update and the deployed one; None deploys the update as it is.
         deployment: How a restriction is applied: `feedback` (each step makes up for what earlier ones left out),
             `flush` (again, until that stops helping), `project_total` (to the whole update since the original weight)
@@ -73,8 +83,11 @@ class ClosedFormEditor(Keeper):
             `lightning_edit/algebra/proximal.py`. Needs a noise and a prior of full rank.
     """
 
-
-    noise: ClassVar[float] = 1.0
+    noise: float = 1.0  # s; 0 meets values exactly
+    single: bool = False  # edit one layer unless the user names several
+    places: tuple[Place, ...] = ("block",)  # where vectors are free; the first one is the target
+    nll_after: float | None = None  # weight of the likelihood once targets are said, see `TargetOptions`
+    sharing: Sharing = Sharing()  # how layers share out what targets lack
 
     def __init__(
         self,
@@ -83,18 +96,20 @@ class ClosedFormEditor(Keeper):
         drift: Drift = "adopt",
         targets: TargetModel = "live",
         contexts: list[str] | int | None = None,
-        bare_weight: float = 0.5,
+        bare_weight: float | None = 0.5,
         lr: float | None = None,
         steps: int | None = None,
         clamp: float | None = None,
         weight_decay: float | None = None,
-        kl: float = 0.0625,
+        kl: float | None = None,
+        preserve: list[str] | None = None,
+        preserve_weight: float = 1.0,
         stop_loss: float = 0.05,
         batch_size: int = 16,
         passes: int = 1,
         stale_loss: float = 0.5,
         seed: int = 0,
-        preset: str | None = None,
+        preset: str | Preset | None = None,
         restriction: Restriction | None = None,
         deployment: Mode = "feedback",
         reference: Reference = "current",
@@ -108,30 +123,51 @@ class ClosedFormEditor(Keeper):
         _check_choice("targets", targets, TargetModel)
         _check_choice("deployment", deployment, Mode)
         _check_choice("reference", reference, Reference)
-        if not 0 < bare_weight <= 1:
+        if bare_weight is not None and not 0 < bare_weight <= 1:
             raise EditError(f"bare_weight={bare_weight}; expected a share of the key, above 0 and up to 1.")
+        for text in preserve or ():
+            if text.count("{}") != 1:
+                raise EditError(f"preserve holds {text!r}; expected `{{}}` once in it, in the subject's place.")
         if passes < 1 or (passes > 1 and targets == "base"):
             raise EditError(f"passes={passes} with targets={targets!r}; expected at least 1, and no more on the base.")
         self.drift, self.targets = drift, targets
         self.passes, self.stale_loss, self.unrestricted_sweep = passes, stale_loss, unrestricted_sweep
-        given = {"lr": lr, "steps": steps, "clamp": clamp, "weight_decay": weight_decay}
+        given = {"lr": lr, "steps": steps, "clamp": clamp, "weight_decay": weight_decay, "kl": kl}
         self._given: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        self._target_options = TargetOptions(**self._given, kl=kl, stop_loss=stop_loss, batch_size=batch_size)
+        self._target_options = TargetOptions(
+            **self._given,
+            preserve=preserve_weight,
+            stop_loss=stop_loss,
+            batch_size=batch_size,
+            places=self.places,
+            nll_after=self.nll_after,
+        )
         super().__init__(
             Declaration(
                 name=type(self).__name__,
-                noise=self.noise,
+                make_noise=self.make_noise,
                 history=history,
                 make_prior=self.make_prior,
                 layers=None if layers is None else tuple(layers),
                 contexts=tuple(contexts) if isinstance(contexts, list | tuple) else contexts,
+                single=self.single,
+                place=self.places[0],
                 bare_weight=bare_weight,
                 seed=seed,
+                preserve=None if preserve is None else tuple(preserve),
                 preset=preset,
                 deployment=Deployment(deployment, restriction or identity, reference, flush_steps, restrict_after),
                 penalty=penalty,
             )
         )
+
+    def make_noise(self, preset: Preset) -> float:
+        """The method's noise s.
+
+        Args:
+            preset: Settings of the model, for what the user left open.
+        """
+        return self.noise
 
     def edit(self, module: object, requests: Iterable[EditRequest], guard: Guard | None = None) -> EditReport:
         """Teach the model some requests, or leave everything as it was.
@@ -159,6 +195,8 @@ class ClosedFormEditor(Keeper):
                     break
             if self.history == "absorbed":
                 operation.settle()
+        report.notes += self._estate.remarks
+        self._estate.remarks = []
         return report
 
     def undo(self, module: object, ids: Iterable[str] | str, guard: Guard | None = None) -> EditReport:
@@ -235,7 +273,7 @@ class ClosedFormEditor(Keeper):
         number = self._estate.book.active.applied if applied is None else applied
         for site in self._estate.sites:
             site.restricted = number >= site.deployment.after
-        sweep = Sweep(reader, self._estate.sites, self._options(), report)
+        sweep = Sweep(reader, self._estate.sites, self._options(), report, self.sharing)
         operation = Operation(sweep, self._estate.book, self.targets == "base", self.unrestricted_sweep)
         with operation.run(self.drift, guard):
             yield operation
@@ -244,7 +282,7 @@ class ClosedFormEditor(Keeper):
     def _options(self) -> TargetOptions:
         """How targets are optimised: as the user said, else as the preset says."""
         assert self.preset is not None  # attached
-        of_preset = {name: getattr(self.preset, name) for name in ("lr", "steps", "clamp", "weight_decay")}
+        of_preset = {name: getattr(self.preset, name) for name in ("lr", "steps", "clamp", "weight_decay", "kl")}
         return replace(self._target_options, **{**of_preset, **self._given})
 
     def _take_back(self, lm: LanguageModel, goal: ActiveSet, guard: Guard | None) -> EditReport:

@@ -22,11 +22,12 @@ from lightning_edit.editors.book import Book
 from lightning_edit.editors.contexts import resolve_contexts
 from lightning_edit.editors.edited_site import EditedSite
 from lightning_edit.editors.preparation import how_to_get
-from lightning_edit.editors.presets import Preset, choose_layers, choose_preset
+from lightning_edit.editors.presets import Preset, announce, choose_layers, choose_preset
 from lightning_edit.editors.reading import Reader
 from lightning_edit.errors import StateError, StatisticsError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.statistics import expected_identity
+from lightning_edit.targets.columns import Place
 
 VERSION = 1
 
@@ -37,27 +38,33 @@ class Declaration:
 
     Args:
         name: Class name of the editor.
-        noise: The ledgers' noise s.
+        make_noise: The ledgers' noise s for a preset.
         history: Which requests the ledgers hold.
         make_prior: The prior for key moments and a preset.
         layers: Layers to edit, if the user said so.
         contexts: Texts before prompts, how many to sample, or None.
-        bare_weight: Weight of the bare prompt's key.
+        single: Edit one layer unless the user names several: the last of those that are meant for the model.
+        place: Where in the last edited block targets live.
+        bare_weight: Weight of the bare prompt's key; None is the mean over all texts.
         seed: Seed of sampled contexts.
-        preset: Name of a preset, if the user said so.
+        preserve: Texts about a subject, `{}`, whose continuation targets should leave as it is.
+        preset: A preset or the name of one, if the user said so.
         deployment: What stands between the exact update and the deployed one, and how it is applied.
         penalty: What the exact update minimises besides.
     """
 
     name: str
-    noise: float
+    make_noise: Callable[[Preset], float]
     history: str
     make_prior: Callable[[KeyCovariance, Preset], Prior]
     layers: tuple[int, ...] | None
     contexts: tuple[str, ...] | int | None
-    bare_weight: float
+    single: bool
+    place: Place
+    bare_weight: float | None
     seed: int
-    preset: str | None
+    preserve: tuple[str, ...] | None
+    preset: str | Preset | None
     deployment: Deployment
     penalty: Penalty | None
 
@@ -73,6 +80,7 @@ class Estate:
         self.declaration = declaration
         self.identity: str | None = None  # of the model
         self.preset: Preset | None = None
+        self.remarks: list[str] = []  # on the preset, for the next report
         self.layers: tuple[int, ...] = ()
         self.contexts: tuple[str, ...] = ()
         self.priors: dict[int, Prior] = {}
@@ -99,12 +107,16 @@ class Estate:
                 "Make a new editor for another model."
             )
         if self.preset is None:
-            self.preset = choose_preset(lm, declared.preset)
+            self.preset = choose_preset(lm, declared.preset, declared.name)
+            self.remarks = announce(self.preset, isinstance(declared.preset, Preset))
         if self.identity is None:
-            self.layers = choose_layers(lm, declared.layers, self.preset)
-            self.contexts = resolve_contexts(lm, declared.contexts, declared.seed)
+            layers = choose_layers(lm, declared.layers, self.preset)
+            self.layers = layers[-1:] if declared.single and declared.layers is None else layers
+            contexts = self.preset.contexts if declared.contexts is None else declared.contexts
+            self.contexts = resolve_contexts(lm, contexts, declared.seed)
             self.identity = lm.identity
-        return Reader(lm, self.contexts, declared.bare_weight, self.layers[-1])
+        preserve = self.preset.preserve if declared.preserve is None else declared.preserve
+        return Reader(lm, self.contexts, declared.bare_weight, self.layers[-1], preserve, declared.place)
 
     def open(self, lm: LanguageModel) -> Reader:
         """Have ledgers: those that were loaded, or new ones whose base is the model as it is now.
@@ -125,7 +137,7 @@ class Estate:
                     layer,
                     lm.projection(layer),
                     self.priors[layer],
-                    declared.noise,
+                    self._noise(),
                     declared.deployment,
                     declared.penalty,
                 )
@@ -186,7 +198,7 @@ class Estate:
         declared, saved = self.declaration, state["ledger"]
         device = next(lm.projection(layer).parameters()).device
         prior = prior_from_state(saved["prior"]) if saved["prior"] else self._prior(lm, layer)
-        ledger = SiteLedger(saved["base"].to(device), prior, declared.noise, declared.penalty)
+        ledger = SiteLedger(saved["base"].to(device), prior, self._noise(), declared.penalty)
         ledger.load_state_dict(saved)
         deployed = state["deployed"].to(device, copy=True)
         site = EditedSite(layer, ledger, deployed, declared.deployment, state["source"])
@@ -195,6 +207,11 @@ class Estate:
             if (matrix := state.get(name)) is not None:
                 setattr(site, name, matrix.to(device, copy=True))
         return site
+
+    def _noise(self) -> float:
+        """The ledgers' noise."""
+        assert self.preset is not None  # attached
+        return self.declaration.make_noise(self.preset)
 
     def _prior(self, lm: LanguageModel, layer: int) -> Prior:
         """The prior that a state was saved without: already made, or made from the file it names."""

@@ -8,41 +8,21 @@ naive, each batch is absorbed into the weight and forgotten, which is what the p
 
 from typing import Any
 
-from lightning_edit.algebra import CovariancePrior, KeyCovariance, Prior
-from lightning_edit.editors.base import ClosedFormEditor, History
-from lightning_edit.editors.presets import Preset
+from lightning_edit.editors.base import History
+from lightning_edit.editors.covariance import CovarianceEditor
 from lightning_edit.errors import EditError
 
 
-class MEMIT(ClosedFormEditor):
+class MEMIT(CovarianceEditor):
     """MEMIT, aligned or naive.
 
     Args:
         aligned: Keep all active requests in the solution; false is the naive sequential mode.
-        prior_weight: lambda, how much ordinary text counts against edits; None takes the preset's, or a quarter of
-            the inner width.
         history: Overrides `aligned`: `kept`, `latest` or `absorbed`.
-        options: See `ClosedFormEditor`.
+        options: See `CovarianceEditor` and `ClosedFormEditor`.
     """
 
-    def __init__(
-        self,
-        aligned: bool = True,
-        prior_weight: float | None = None,
-        history: History | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, aligned: bool = True, history: History | None = None, **options: Any) -> None:
         if history == "kept" and not aligned:
             raise EditError(f"aligned=False and history={history!r} contradict each other; give one of them.")
-        self.prior_weight = prior_weight
         super().__init__(history=history or ("kept" if aligned else "absorbed"), **options)
-
-    def make_prior(self, statistics: KeyCovariance, preset: Preset) -> Prior:
-        """(lambda M)^-1.
-
-        Args:
-            statistics: Key moments of the layer.
-            preset: Settings of the model.
-        """
-        weight = self.prior_weight if self.prior_weight is not None else preset.prior_weight
-        return CovariancePrior(statistics.moment, weight if weight is not None else statistics.size / 4)

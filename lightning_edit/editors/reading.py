@@ -1,12 +1,12 @@
 """What an editor reads from the model: signatures, columns, keys and block states of requests.
 
 A key is read at the subject's last token, averaged over the bare prompt and the prompt behind contexts:
-`k = w k_bare + (1 - w) mean(k_context)` (MEMIT, arXiv 2210.07229, eq. 19, with w = 1/2). This file turns requests into
-texts and texts into matrices; it knows no ledger.
+`k = w k_bare + (1 - w) mean(k_context)` (MEMIT, arXiv 2210.07229, eq. 19, with w = 1/2), or the mean over all of them
+(ROME, arXiv 2202.05262, eq. 3). This file turns requests into texts and texts into matrices; it knows no ledger.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from lightning_edit.errors import RequestError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 from lightning_edit.targets import Column, TargetPrompt
-from lightning_edit.targets.columns import Span
+from lightning_edit.targets.columns import Place, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +26,18 @@ class Reader:
     Args:
         lm: The language model.
         contexts: Texts put before prompts.
-        bare_weight: Weight of the bare prompt's key against the mean over contexts.
-        target_layer: Block at whose output targets live.
+        bare_weight: Weight of the bare prompt's key against the mean over contexts; None is the mean over all texts.
+        target_layer: Block in which targets live.
         preserve: Texts with `{}` for a subject; what follows them should stay as it is.
+        place: Where in the block: at its output or at its FFN's.
     """
 
     lm: LanguageModel
     contexts: tuple[str, ...]
-    bare_weight: float
+    bare_weight: float | None
     target_layer: int
     preserve: tuple[str, ...] = ()
+    place: Place = "block"
 
     def check(self, requests: Sequence[EditRequest]) -> None:
         """Refuse requests without subject, and those that do not fit into the model's context.
@@ -90,8 +92,9 @@ class Reader:
             requests: One request for each column.
             layer: The layer.
         """
-        weights = [self.bare_weight if self.contexts else 1.0]
-        weights += [(1 - self.bare_weight) / len(self.contexts) for _ in self.contexts]
+        texts_each = 1 + len(self.contexts)
+        bare = 1 / texts_each if self.bare_weight is None or not self.contexts else self.bare_weight
+        weights = [bare] + [(1 - bare) / len(self.contexts) for _ in self.contexts]
         used = [(context, weight) for context, weight in zip(("", *self.contexts), weights, strict=True) if weight]
         texts = [context + request.prompt for request in requests for context, _ in used]
         spans = [_shift(span_of(request), len(context)) for request in requests for context, _ in used]
@@ -99,8 +102,17 @@ class Reader:
         share = torch.tensor([weight for _, weight in used], dtype=torch.float64, device=keys.device)
         return torch.einsum("mcn,c->nm", keys.double().view(len(requests), len(used), -1), share)
 
+    def bare_keys(self, requests: Sequence[EditRequest], layer: int) -> Tensor:
+        """Keys of the bare prompts at one layer (n, m), in float64.
+
+        Args:
+            requests: One request for each column.
+            layer: The layer.
+        """
+        return replace(self, contexts=()).keys(requests, layer)
+
     def states(self, requests: Sequence[EditRequest]) -> Tensor:
-        """Where the targets' site stands now, read on the bare prompts (d, m), in float64.
+        """Where the targets' place stands now, read on the bare prompts (d, m), in float64.
 
         Args:
             requests: One request for each column.
@@ -108,7 +120,7 @@ class Reader:
         texts = [request.prompt for request in requests]
         spans = [span_of(request) for request in requests]
         layer = self.target_layer
-        if not self.lm.site(layer).norm_after:
+        if self.place == "block" and not self.lm.site(layer).norm_after:
             return self.lm.read_hidden(texts, spans, [layer])[layer].double().T
         projection = self.lm.projection(layer)
         keys = self.lm.read_keys(texts, spans, [layer])[layer]  # (m, n)

@@ -18,6 +18,12 @@ EDITORS: Mapping[str, str] = MappingProxyType(
         "memit": "lightning_edit.editors.memit.MEMIT",
         "alphaedit": "lightning_edit.editors.alphaedit.AlphaEdit",
         "memorize_latest": "lightning_edit.editors.memorize_latest.MemorizeLatest",
+        "rome": "lightning_edit.editors.rome.ROME",
+        "emmet": "lightning_edit.editors.emmet.EMMET",
+        "pmet": "lightning_edit.editors.pmet.PMET",
+        "rect": "lightning_edit.editors.rect.RECT",
+        "prune": "lightning_edit.editors.prune.PRUNE",
+        "l1": "lightning_edit.editors.l1.L1",
     }
 )
 
@@ -26,7 +32,7 @@ def get_editor(name: str, **options: Any) -> ClosedFormEditor:
     """Make an editor.
 
     Args:
-        name: `memit`, `alphaedit`, `memorize_latest`, or the path of a class such as `my_package.editors.Mine`.
+        name: One of `EDITORS`, such as `memit`, or the path of a class such as `my_package.editors.Mine`.
         options: Its options, see the class.
 
     Example:
@@ -37,7 +43,7 @@ def get_editor(name: str, **options: Any) -> ClosedFormEditor:
         Traceback (most recent call last):
         ...
         lightning_edit.errors.EditError: there is no editor 'alphaedti'; did you mean 'alphaedit'? Expected one of
-        memit, alphaedit, memorize_latest, or the path of a class.
+        memit, alphaedit, ..., or the path of a class.
     """
     kind = editor_class(name)
     known = option_names(kind)

@@ -1,12 +1,12 @@
 """Going through the edited layers of one model: optimise targets, read, solve, write.
 
-Each layer takes its share of what the block target still lacks, `V_l = W_l K_l + (Z - H) / (layers left)` (MEMIT,
-arXiv 2210.07229, algorithm 1), with keys and states read on the model as the layers below have just made it. This file
-knows ledgers by their sites and requests by their texts; it decides nothing.
+Each layer takes its share of what the target still lacks, `V_l = W_l K_l + (Z - H) / (layers left)` (MEMIT, arXiv
+2210.07229, algorithm 1; other shares stand in `residual.py`), with keys and states read on the model as the layers
+below have just made it. This file knows ledgers by their sites and requests by their texts; it decides nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ from lightning_edit.editors.active import ActiveColumn, Pair
 from lightning_edit.editors.edited_site import EditedSite
 from lightning_edit.editors.reading import Reader
 from lightning_edit.editors.report import EditReport
+from lightning_edit.editors.residual import Sharing, mismatch
 from lightning_edit.requests import EditRequest
 from lightning_edit.targets import TargetOptions, Targets, optimize_targets
 
@@ -33,12 +34,14 @@ class Sweep:
         sites: The edited sites.
         options: How targets are optimised.
         report: Where times and remarks go.
+        sharing: How layers share out what targets lack.
     """
 
     reader: Reader
     sites: Sequence[EditedSite]
     options: TargetOptions
     report: EditReport
+    sharing: Sharing = field(default_factory=Sharing)
 
     def projection(self, site: EditedSite) -> torch.nn.Module:
         """The module of a site.
@@ -126,7 +129,9 @@ class Sweep:
             return base.new_zeros(base.shape[1], 0).double(), base.new_zeros(base.shape[0], 0).double()
         keys = self.reader.keys(first, site.layer).to(base.device)
         wanted = torch.stack([column.z for column in columns], dim=1).to(base.device, torch.float64)  # (d, m)
-        residual = (wanted - self.reader.states(first).to(base.device)) / left
+        residual = self.sharing.part(wanted - self.reader.states(first).to(base.device), left)
+        if self.sharing.original_keys:
+            residual = residual * mismatch(site.ledger.prior, keys, self.reader.bare_keys(first, site.layer))
         return keys, site.wanted_output(self.projection(site), keys, residual)
 
     def take_out(self, columns: Sequence[ActiveColumn], deploy: bool = True) -> list[dict[int, Pair]]:

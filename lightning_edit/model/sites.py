@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lightning_edit.errors import SiteError
 from lightning_edit.model.architectures import ARCHITECTURES
+from lightning_edit.model.attention import is_attention
 from lightning_edit.model.measure import moves_residual
 from lightning_edit.model.weights import base_layer, is_transposed
 
@@ -155,7 +156,7 @@ def _projection_in(block: nn.Module, path: str, width: int) -> str:
 def _linears(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
     """Linear modules that are no part of attention, by path; PEFT wrappers count as what they wrap."""
     for name, child in module.named_children():
-        if any(mark in part.lower() for mark in ("attn", "attention") for part in (name, type(child).__name__)):
+        if is_attention(name, child):
             continue
         if isinstance(base_layer(child), nn.Linear | Conv1D):
             yield prefix + name, child

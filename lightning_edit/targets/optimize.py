@@ -2,9 +2,10 @@
 
     loss = mean over prompts of -log p(target)  +  kl * KL(p || p_0)  +  weight_decay * ||delta|| / ||h||^2
 
-as in MEMIT (arXiv 2210.07229, section 4.2) and its public implementations; rows of different columns never meet, so
-optimising many columns at once gives what optimising each alone would. This file knows the loss and the steps; how the
-model is run is `tail.py`'s business.
+as in MEMIT (arXiv 2210.07229, section 4.2) and its public implementations, and, where a column preserves texts, the
+mean of the same divergence at their ends, since a value written for one relation moves the subject's other relations.
+Rows of different columns never meet, so optimising many columns at once gives what optimising each alone would. This
+file knows the loss and the steps; how the model is run is `tail.py`'s business.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ def optimize_targets(
 ) -> Targets:
     """Find, for every column, the hidden state that makes the model say its targets.
 
-    The target is the output of block `layer` at the subject's last token, or the output of its FFN projection where a
-    norm stands between the FFN and the residual stream. The model is left exactly as it was found.
+    The target is the output of block `layer` at the subject's last token, or the output of its FFN projection, if the
+    options say so or a norm stands between the FFN and the residual stream. The model is left exactly as it was found.
 
     Args:
         lm: The language model.
@@ -84,21 +85,23 @@ class _Batch:
     ) -> None:
         self.options, self.alive = options, chosen
         self.rows = [row for index in chosen for row in rows if row.column == index]
-        self.tail = Tail(lm, layer, self.rows, options.prefix_cache)
+        self.tail = Tail(lm, layer, self.rows, options.places, options.prefix_cache)
         self._index()
         first = torch.tensor([self.owner.tolist().index(i) for i in range(len(chosen))], device=self.owner.device)
-        start = self.tail.start[first]
-        self.start = start if start.dtype == torch.float64 else start.float()  # (m, d)
+        start = self.tail.start[:, first]
+        self.start = start if start.dtype == torch.float64 else start.float()  # (p, m, d): places, columns, width
         self.offset = torch.zeros_like(self.start)
         self.center = self.start.clone()
         for i, index in enumerate(chosen):
             if (center := columns[index].center) is not None:
-                self.center[i] = center.to(self.start)
+                self.center[0, i] = center.to(self.start)
             if (z := columns[index].z) is not None:
-                self.offset[i] = z.to(self.start) - self.start[i]
+                self.offset[0, i] = z.to(self.start) - self.start[0, i]
         self.offset = self._clamp(self.offset)
-        self.moments = torch.zeros(2, *self.offset.shape).to(self.offset)  # Adam's (2, m, d)
-        self.before: Tensor | None = None  # log-probabilities of the KL rows at a zero offset
+        self.moments = torch.zeros(2, *self.offset.shape).to(self.offset)  # Adam's (2, p, m, d)
+        self.nll = torch.ones(len(chosen)).to(self.offset)  # weight of each column's likelihood (m,)
+        self.before: Tensor | None = None  # log-probabilities where predictions should stay, at a zero offset
+        self.keeping: Tensor | None = None  # and the weights of their divergences
 
     def _index(self) -> None:
         """Where each row's and each scored position's column stands among the living."""
@@ -117,51 +120,78 @@ class _Batch:
         self._remember()
         for step in range(1, self.options.steps + 1):
             offset = self.offset.clone().requires_grad_()
-            loss = self._loss(offset)  # (m,)
-            finished = (loss.detach() < self.options.stop_loss) | (step == self.options.steps) | ~loss.isfinite()
+            loss, settled = self._loss(offset)  # (m,), (m,)
+            finished = (loss.detach() < self.options.stop_loss) | settled | ~loss.isfinite()
+            finished |= step == self.options.steps
             for i in finished.nonzero().flatten().tolist():
-                done[self.alive[i]] = (self.start[i] + self.offset[i], self.start[i], loss[i].detach(), step)
+                start, z = self.start[0, i], self.start[0, i] + self.offset[0, i]
+                done[self.alive[i]] = (z, start, loss[i].detach(), step)
             if finished.all():
                 break
             (gradient,) = torch.autograd.grad(loss[~finished].sum(), [offset])
             if finished.any():
-                gradient = gradient[~finished]
+                gradient = gradient[:, ~finished]
                 self._compact(~finished)
             self._update(gradient, step)
         return done
 
     def _remember(self) -> None:
-        """Read what the KL rows predict before any offset."""
+        """Read, where predictions should stay, what they are before any offset."""
         if (self.labels < 0).any():
             with torch.no_grad():
-                logits = self.tail.logits(torch.zeros_like(self.offset)[self.owner])
-            self.before = logits[self.labels < 0].log_softmax(-1)  # (columns with a KL row, vocabulary)
+                logits = self.tail.logits(torch.zeros_like(self.offset)[:, self.owner])
+            self.before = logits[self.labels < 0].log_softmax(-1)  # (kept, vocabulary)
+            self.keeping = self._weigh_kept(logits.argmax(-1))
 
-    def _loss(self, offset: Tensor) -> Tensor:
-        """The loss of every living column (m,)."""
-        log_p = self.tail.logits(offset[self.owner]).log_softmax(-1)  # (scored, vocabulary)
+    def _weigh_kept(self, says: Tensor) -> Tensor:
+        """The weight of each prediction that should stay (kept,), given what every scored position says.
+
+        At the end of a preserved text that says what the column's first prompt says, nothing is to be kept.
+        """
+        kept, columns = self.labels < 0, torch.arange(len(self.alive), device=self.owner.device)
+        owner = self.of_score[kept]
+        at_end = torch.tensor([row.at_end for row in self.rows if not row.labels], device=owner.device)
+        edited = says[torch.searchsorted(self.of_score, columns)]  # what is said at each column's first prompt
+        used = at_end & (says[kept] != edited[owner])
+        share = self.options.preserve / torch.bincount(owner[used], minlength=len(columns)).clamp_min(1)
+        return torch.where(at_end, used * share[owner], self.options.kl).to(self.offset)
+
+    def _loss(self, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of every living column (m,), and whether it is good enough whatever its loss (m,)."""
+        log_p = self.tail.logits(offset[:, self.owner]).log_softmax(-1)  # (scored, vocabulary)
         target = self.labels >= 0
         right = log_p[target].gather(1, self.labels[target, None])[:, 0]
         norm = torch.linalg.vector_norm
-        way = norm(self.start + offset - self.center, dim=1)
-        loss: Tensor = self.options.weight_decay * way / norm(self.center, dim=1) ** 2
-        loss = loss.index_add(0, self.of_score[target], -right * self.weight[target].to(right))
-        if self.before is not None:
+        way = norm(self.start + offset - self.center, dim=2)  # (p, m)
+        loss: Tensor = (self.options.weight_decay * way / norm(self.center, dim=2) ** 2).sum(0)
+        share = self.weight[target].to(right) * self.nll[self.of_score[target]].to(right)
+        loss = loss.index_add(0, self.of_score[target], -right * share)
+        paid = torch.zeros_like(loss)
+        if self.before is not None and self.keeping is not None:
             now = log_p[~target]
             drift = (now.exp() * (now - self.before)).sum(-1)  # KL(current || initial)
-            loss = loss.index_add(0, self.of_score[~target], self.options.kl * drift)
-        return loss
+            paid = paid.index_add(0, self.of_score[~target], self.keeping * drift)
+        return loss + paid, self._ease(log_p.detach()[target].argmax(-1) != self.labels[target], paid.detach())
+
+    def _ease(self, wrong: Tensor, paid: Tensor) -> Tensor:
+        """Weigh down the likelihood of columns that say their targets; which of them are good enough (m,)."""
+        if self.options.nll_after is None:
+            return torch.zeros_like(paid, dtype=torch.bool)
+        said = torch.zeros_like(paid).index_add(0, self.of_score[self.labels >= 0], wrong.to(paid)) == 0
+        self.nll = torch.where(said, self.options.nll_after, 1.0).to(self.nll)
+        return said & (paid <= self.options.kl_after)
 
     def _compact(self, alive: Tensor) -> None:
         """Drop the finished columns and their rows."""
         kept = alive[self.owner]
-        if self.before is not None:
-            self.before = self.before[alive[self.of_score[self.labels < 0]]]
+        if self.before is not None and self.keeping is not None:
+            still = alive[self.of_score[self.labels < 0]]
+            self.before, self.keeping = self.before[still], self.keeping[still]
         self.tail.keep(kept.nonzero().flatten())
         self.rows = [row for row, keep in zip(self.rows, kept.tolist(), strict=True) if keep]
         self.alive = [column for column, keep in zip(self.alive, alive.tolist(), strict=True) if keep]
-        self.start, self.center = self.start[alive], self.center[alive]
-        self.offset, self.moments = self.offset[alive], self.moments[:, alive]
+        self.start, self.center, self.nll = self.start[:, alive], self.center[:, alive], self.nll[alive]
+        self.offset, self.moments = self.offset[:, alive], self.moments[:, :, alive]
         self._index()
 
     def _update(self, gradient: Tensor, step: int) -> None:
@@ -173,8 +203,8 @@ class _Batch:
         self.offset = self._clamp(offset)
 
     def _clamp(self, offset: Tensor) -> Tensor:
-        """Project targets onto the ball that is allowed around their centers."""
+        """Project targets onto the balls that are allowed around their centers, place by place."""
         way = self.start + offset - self.center
-        bound = self.options.clamp * self.center.norm(dim=1, keepdim=True)
-        length = way.norm(dim=1, keepdim=True)
+        bound = self.options.clamp * self.center.norm(dim=2, keepdim=True)
+        length = way.norm(dim=2, keepdim=True)
         return torch.where(length > bound, self.center + way * (bound / length) - self.start, offset)

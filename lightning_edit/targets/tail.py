@@ -1,12 +1,12 @@
-"""The upper part of a model as a function of the offset: cached below, run above.
+"""The upper part of a model as a function of the offsets: cached below, run above.
 
-Blocks up to the target's own never see the offset, and neither do the tokens before the subject's last one. Both are
+Blocks below the target's place never see an offset, and neither do the tokens before the subject's last one. Both are
 computed once, without gradients; every pass then runs the remaining blocks on the remaining tokens, and the head only
 where a prediction is scored. This file knows how to run a transformers model piecewise; it knows no loss.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from lightning_edit.model.attention import attention_output
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.targets.columns import Place
 from lightning_edit.targets.rows import Row
 
 
@@ -23,17 +25,26 @@ class Tail:
 
     Args:
         lm: The language model, already borrowed (eval mode, frozen parameters).
-        layer: The block whose output (or, where a norm follows the FFN, whose projection's output) takes the offset.
+        layer: The block that takes the offsets.
         rows: The token rows.
+        places: Where in it: at its output (or, where a norm follows the FFN, at the FFN projection's), at the FFN
+            projection's output, at the attention projection's.
         prefix_cache: Keep attention keys and values of the tokens before the lookup position. Where the model fills
             no plain cache, every pass runs the whole row instead.
     """
 
-    def __init__(self, lm: LanguageModel, layer: int, rows: list[Row], prefix_cache: bool = True) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        layer: int,
+        rows: list[Row],
+        places: Sequence[Place] = ("block",),
+        prefix_cache: bool = True,
+    ) -> None:
         self.lm = lm
-        self.at_projection = lm.site(layer).norm_after
-        self.target = lm.projection(layer) if self.at_projection else lm.block(layer)
-        self.below = [lm.block(i) for i in range(layer if self.at_projection else layer + 1)]
+        self.places = [_module_at(lm, layer, place) for place in places]
+        self.at_block = self.places == [lm.block(layer)]  # then the block itself is skipped, too
+        self.below = [lm.block(i) for i in range(layer + 1 if self.at_block else layer)]
         self._lay_out(rows, max(row.lookup for row in rows) if prefix_cache else 0)
         with torch.no_grad():
             self.cache = self._fill_cache(rows) if self.prefix else None
@@ -82,20 +93,23 @@ class Tail:
         return cache
 
     def _run_below(self) -> tuple[Tensor | None, bool, Tensor]:
-        """Hidden states behind the last block below, whether blocks return tuples, and the start values (r, d)."""
-        seen: dict[str, Any] = {}
+        """Hidden states behind the last block below, whether blocks return tuples, and the start values (p, r, d)."""
+        seen: dict[int, Any] = {}
 
-        def keep(name: str) -> Any:
+        def keep(name: int) -> Any:
             return lambda module, args, output: seen.__setitem__(name, output)
 
+        def keep_start(name: int) -> Any:  # a copy: some blocks add to what a module put out
+            return lambda module, args, output: seen.__setitem__(name, self._looked_up(_bare(output)))
+
         with ExitStack() as stack:
-            stack.callback(self.target.register_forward_hook(keep("target")).remove)
+            for i, module in enumerate(self.places):
+                stack.callback(module.register_forward_hook(keep_start(i)).remove)
             if self.below:
-                stack.callback(self.below[-1].register_forward_hook(keep("below")).remove)
+                stack.callback(self.below[-1].register_forward_hook(keep(-1)).remove)
             stack.enter_context(self._head_at(self.each[:1], self.lookup[:1]))
             self._forward(self.ids, self.mask, self.positions, self._fork())
-        target, below = seen["target"], seen.get("below")
-        start = self._by_row(_bare(target))[self.each, self.lookup]  # (r, d)
+        start, below = torch.stack([seen[i] for i in range(len(self.places))]), seen.get(-1)
         return (None if below is None else _bare(below)), isinstance(below, tuple), start
 
     def keep(self, rows: Tensor) -> None:
@@ -107,7 +121,11 @@ class Tail:
         indices = rows.tolist()
         width = 1 + max(max(self.scored[i]) for i in indices)  # later tokens are scored by nobody any more
         self.ids, self.positions = self.ids[rows, :width], self.positions[rows, :width]
-        self.mask, self.lookup, self.start = self.mask[rows, : self.prefix + width], self.lookup[rows], self.start[rows]
+        self.mask, self.lookup, self.start = (
+            self.mask[rows, : self.prefix + width],
+            self.lookup[rows],
+            self.start[:, rows],
+        )
         if self.below_output is not None:
             self.below_output = self.below_output[rows, :width]
         self.scored = [self.scored[i] for i in indices]
@@ -118,31 +136,44 @@ class Tail:
         """Scores of the next token at every scored position, rows in order, in float32 or better.
 
         Args:
-            offset: What is added at each row's lookup position (r, d).
+            offset: What is added at each place and each row's lookup position (p, r, d).
 
         Returns:
             Logits (scored positions, vocabulary).
         """
         with ExitStack() as stack:
             if (hidden := self.below_output) is not None:
-                hidden = hidden if self.at_projection else self._inject(hidden, offset)
+                hidden = self._inject(hidden, offset[0]) if self.at_block else hidden
                 stack.enter_context(_skip(self.below, (hidden,) if self.wrapped else hidden))
-            if self.at_projection:
-                hook = self.target.register_forward_hook(lambda module, args, output: self._inject(output, offset))
-                stack.callback(hook.remove)
+            if not self.at_block:
+                for module, part in zip(self.places, offset.unbind(), strict=True):
+                    stack.callback(module.register_forward_hook(self._injecting(part)).remove)
             stack.enter_context(self._head_at(self.scored_rows, self.scored_positions))
             logits = self._forward(self.ids, self.mask, self.positions, self._fork())[0]
         return logits if logits.dtype == torch.float64 else logits.float()
 
+    def _injecting(self, offset: Tensor) -> Callable[..., Any]:
+        """A hook that adds an offset to what a module puts out."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            added = self._inject(_bare(output), offset)
+            return (added, *output[1:]) if isinstance(output, tuple) else added
+
+        return hook
+
     def _inject(self, hidden: Tensor, offset: Tensor) -> Tensor:
-        """Add the offset at the lookup positions, in the offset's own precision."""
+        """Add an offset (r, d) at the lookup positions, in the offset's own precision."""
         by_row = self._by_row(hidden)
-        value = by_row[self.each, self.lookup].to(offset.dtype) + offset
+        value = self._looked_up(hidden).to(offset.dtype) + offset
         return by_row.index_put((self.each, self.lookup), value.to(hidden.dtype)).view(hidden.shape)
 
     def _by_row(self, hidden: Tensor) -> Tensor:
         """Hidden states as (r, a, d), whatever shape the module works in."""
         return hidden.view(*self.ids.shape, -1)
+
+    def _looked_up(self, hidden: Tensor) -> Tensor:
+        """Hidden states at the lookup positions (r, d), copied."""
+        return self._by_row(hidden)[self.each, self.lookup]
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache | None) -> Tensor:
         """One call of the whole model; what is skipped or cut is up to the caller."""
@@ -176,6 +207,14 @@ class Tail:
             yield
         finally:
             handle.remove()
+
+
+def _module_at(lm: LanguageModel, layer: int, place: Place) -> nn.Module:
+    """The module whose output takes an offset."""
+    site = lm.site(layer)
+    if place == "attention":
+        return attention_output(lm.block(layer), site.width)
+    return lm.projection(layer) if place == "ffn" or site.norm_after else lm.block(layer)
 
 
 def _bare(output: Tensor | tuple[Tensor, ...]) -> Tensor:

@@ -44,7 +44,7 @@ def test_names_and_paths() -> None:
     ("name", "options", "words"),
     [
         ("memmit", {}, "did you mean 'memit'"),
-        ("rome", {}, "Expected one of memit"),
+        ("nobody", {}, "Expected one of memit"),
         ("no.such.Class", {}, "cannot find"),
         ("lightning_edit.errors.EditError", {}, "no editor class"),
         ("memit", {"clmap": 1.0}, "did you mean 'clamp'"),
