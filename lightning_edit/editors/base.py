@@ -88,6 +88,7 @@ class ClosedFormEditor(Keeper):
     places: tuple[Place, ...] = ("block",)  # where vectors are free; the first one is the target
     nll_after: float | None = None  # weight of the likelihood once targets are said, see `TargetOptions`
     sharing: Sharing = Sharing()  # how layers share out what targets lack
+    settings_of: str | None = None  # the editor whose numbers a preset gives; None is the shipped class itself
 
     def __init__(
         self,
@@ -145,6 +146,7 @@ class ClosedFormEditor(Keeper):
         super().__init__(
             Declaration(
                 name=type(self).__name__,
+                settings_of=self.settings_of or _shipped_name(type(self)),
                 make_noise=self.make_noise,
                 history=history,
                 make_prior=self.make_prior,
@@ -307,6 +309,12 @@ class ClosedFormEditor(Keeper):
             elif refresh:
                 operation.refresh(self.stale_loss)
         return report
+
+
+def _shipped_name(kind: type) -> str:
+    """The name of the shipped editor that a class is or extends."""
+    names = [ancestor.__name__ for ancestor in kind.__mro__ if ancestor.__module__.startswith("lightning_edit.")]
+    return names[0]
 
 
 def _check_choice(name: str, value: object, kind: object) -> None:

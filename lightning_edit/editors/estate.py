@@ -38,6 +38,7 @@ class Declaration:
 
     Args:
         name: Class name of the editor.
+        settings_of: Name of the shipped editor whose numbers a preset gives.
         make_noise: The ledgers' noise s for a preset.
         history: Which requests the ledgers hold.
         make_prior: The prior for key moments and a preset.
@@ -54,6 +55,7 @@ class Declaration:
     """
 
     name: str
+    settings_of: str
     make_noise: Callable[[Preset], float]
     history: str
     make_prior: Callable[[KeyCovariance, Preset], Prior]
@@ -107,7 +109,7 @@ class Estate:
                 "Make a new editor for another model."
             )
         if self.preset is None:
-            self.preset = choose_preset(lm, declared.preset, declared.name)
+            self.preset = choose_preset(lm, declared.preset, declared.settings_of)
             self.remarks = announce(self.preset, isinstance(declared.preset, Preset))
         if self.identity is None:
             layers = choose_layers(lm, declared.layers, self.preset)

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from lightning_edit.algebra import KeyCovariance
 from lightning_edit.data.world import world_model_folder
-from lightning_edit.editors import get_editor
+from lightning_edit.editors import MEMIT, AlphaEdit, get_editor
 from lightning_edit.editors.preset_scaling import nearest_sheet
 from lightning_edit.editors.preset_sheet import ASSUMED, PresetSheet, read_sheet, shipped_presets
 from lightning_edit.editors.preset_table import preset_tables
@@ -224,6 +224,21 @@ def test_a_presets_divergence_reaches_the_targets(make_lm: Make) -> None:
         editor.attach(lm)
         assert editor._options().kl == expected
         assert editor._options().lr == 0.3
+
+
+def test_an_extended_editor_gets_the_numbers_of_the_one_it_extends(make_lm: Make) -> None:
+    class Mine(AlphaEdit):
+        pass
+
+    class LikeRome(MEMIT):
+        settings_of = "ROME"
+
+    lm, seen = make_lm(), []
+    for editor in (Mine(preset="llama-2-13b", layers=[0]), LikeRome(preset="gpt2-xl", layers=[0])):
+        editor.attach(lm)
+        seen.append(editor.preset)
+    assert (seen[0].clamp, seen[0].family) == (0.75, "original")  # MEMIT's own is clamp 4
+    assert (seen[1].clamp, seen[1].layers) == (4.0, (17,))
 
 
 GOOD = """
