@@ -95,8 +95,8 @@ def _jvp(function: Callable[..., Any], primals: tuple[Tensor, ...], tangents: tu
     """`torch.func.jvp`, without the deprecation that torch meets in its own files when it is first called."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
-        value, slope = torch.func.jvp(function, primals, tangents)
-    return value, slope
+        found = torch.func.jvp(function, primals, tangents)
+    return found[0], found[1]
 
 
 def prediction_sums(measured: Tensor, predicted: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class _Stage:
 
     def weights(self, layers: Sequence[int]) -> Weights:
         """A copy of the edited weights as they are."""
-        return {layer: self.lm.projection(layer).weight.detach().clone() for layer in layers}
+        return {layer: self.lm.projection(layer).get_parameter("weight").detach().clone() for layer in layers}
 
     def play(
         self,
@@ -166,7 +166,7 @@ class _Stage:
         """The clean weights again, bit for bit."""
         with torch.no_grad():
             for layer, weight in self.clean.items():
-                self.lm.projection(layer).weight.copy_(weight)
+                self.lm.projection(layer).get_parameter("weight").copy_(weight)
 
 
 def _distance(weights: Weights, reference: Weights, clean: Weights) -> float:

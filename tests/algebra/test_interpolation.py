@@ -77,8 +77,10 @@ def test_adopted_drift_leaves_every_value_met():
 def test_one_step_on_a_deployed_weight_does_not_touch_older_keys():
     toy = make_toy(n=40, count=12)
     ledger = SiteLedger(toy.base, CovariancePrior(toy.moment, 1.0), noise=0.0)
-    ledger.append(toy.ids, toy.keys, toy.values)
-    step = ledger.increment(["c10", "c11"], toy.base)
+    ledger.append(toy.ids[:10], toy.keys[:, :10], toy.values[:, :10])
+    before = ledger.snapshot()
+    ledger.append(toy.ids[10:], toy.keys[:, 10:], toy.values[:, 10:])
+    step = ledger.increment(before, toy.base)
     assert float((step @ toy.keys[:, :10]).norm()) < 1e-10 * float(step.norm())
     assert reference.relative((toy.base + step) @ toy.keys[:, 10:], toy.values[:, 10:]) < 1e-10
 
