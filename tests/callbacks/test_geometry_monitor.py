@@ -135,7 +135,7 @@ def test_a_short_budget_is_said(trained_backend: str, statistics: Path, tmp_path
     data = stream(trained_backend, requests(2))
     with (
         pytest.warns(UserWarning, match="had no time for spectra"),
-        pytest.warns(UserWarning, match="features of layer0"),
+        pytest.warns(UserWarning, match="spectra, first order of commit"),
     ):
         fit(tiny_module(trained_backend), data, [editing(statistics), watch], default_root_dir=tmp_path, max_steps=2)
     assert watch.history[-1][f"layer1/{MEDIAN}"] > 0
