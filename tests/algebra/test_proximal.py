@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from lightning_edit.algebra import L1Penalty, Penalty, SiteLedger, TopKRelativeChange, next_weight
+from lightning_edit.algebra.sensitive_ledger import SensitiveLedger
+from lightning_edit.algebra.sensitivity import Sensitivity
 from lightning_edit.errors import LedgerError, StateError
 from tests import reference, reference_proximal
 from tests.algebra.toys import Toy, make_prior, make_toy
@@ -226,6 +228,9 @@ def test_what_has_no_closed_form_is_refused():
         SiteLedger(problem.base, confined, 1.0, L1Penalty(weight=0.1))
     with pytest.raises(LedgerError, match="expected a finite number"):
         L1Penalty(weight=-1.0)
+    even = Sensitivity(torch.eye(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    with pytest.raises(LedgerError, match="no penalty beside"):
+        SensitiveLedger.of(ledger, even)
     moving = SiteLedger(problem.base, prior, 1.0, Shifted())
     moving.append(problem.ids, problem.keys, problem.values)
     with pytest.raises(LedgerError, match="smallest at 0"):
