@@ -110,6 +110,7 @@ class ContinualEdit(Callback):
         self._own_source: RequestSource | None = None
         self._repaired: tuple[RepairAt, int] | None = None
         self._hands_off = False  # averaged weights are swapped in, or training has failed
+        self._ended = False  # the work of `on_train_end` is done
 
     @property
     def editor(self) -> ClosedFormEditor | None:
@@ -181,18 +182,18 @@ class ContinualEdit(Callback):
         self._check_callbacks(trainer)
         self.cadence.restart()  # a checkpoint, if there is one, is loaded after this
         self.repairs.restart()
-        self._hands_off, self._repaired, self._lm = False, None, None
+        self._hands_off, self._repaired, self._lm, self._ended = False, None, None, False
 
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Find the model, the layers to edit and the requests."""
+        """Find the model, the layers to edit and the requests; go on where a checkpoint stopped, if only to say so."""
         lm = self.find_language_model(trainer, pl_module)
         self.session.begin(lm, self._find_source(trainer, lm) if trainer.is_global_zero else None)
+        self.session.restore(trainer)
         if self.editor is not None and isinstance(getattr(pl_module, "editor", None), ClosedFormEditor | None):
             pl_module.editor = self.editor  # type: ignore[assignment]  # a plain object, no submodule
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Go on where a checkpoint stopped; get key statistics where no tracker is at work."""
-        self.session.restore(trainer)
+        """Get key statistics where no tracker is at work."""
         statistics: Any = self.statistics
         waiting = statistics is None and find_callback(trainer, KeyCovarianceTracker) is not None
         if waiting or self.session.is_prepared(trainer):
@@ -246,8 +247,14 @@ class ContinualEdit(Callback):
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Repair for the last time, and give every rank the ledger."""
+        self._ended = True
         self.repair_for(trainer, "end")
         self.session.finish(trainer)
+
+    def on_fit_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Make up for the end of training in a run that resumes after its last step: Lightning skips all of it."""
+        if not self._ended:
+            self.on_train_end(trainer, pl_module)
 
     def on_exception(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", exception: BaseException) -> None:
         """Leave the weights alone: the training step may be half done."""

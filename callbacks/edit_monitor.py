@@ -121,7 +121,6 @@ class EditMonitor(EditCallback):
             rank_zero_info(f"Asking the model {len(prompts)} locality probes before training.")
             return self.evaluator.measure_baseline(lm, known)
 
-        editing.session.restore(trainer)  # whichever of the two callbacks comes first
         self.baseline = on_rank_zero(trainer, measure)
 
     def on_before_edit(

@@ -68,8 +68,12 @@ def share_weights(trainer: "pl.Trainer", weights: Iterable[Tensor]) -> None:
     """
     if trainer.world_size == 1:
         return
+    meeting = trainer.strategy.root_device  # NCCL knows no other, and when training has ended weights are elsewhere
     for weight in weights:
-        torch.distributed.broadcast(weight.detach(), src=0)
+        shared = weight.detach().to(meeting)
+        torch.distributed.broadcast(shared, src=0)
+        if shared.device != weight.device:
+            weight.detach().copy_(shared)
 
 
 def share_state(trainer: "pl.Trainer", holder: Any) -> None:

@@ -49,11 +49,11 @@ def callbacks() -> list[pl.Callback]:
     return [tracker, editing(repair_every_n_steps=1), EditMonitor(max_new_tokens=3)]
 
 
-def run(backend: str, folder: Path, batch_size: int, resume: bool = False, **options: Any) -> dict[str, Any]:
+def run(backend: str, folder: Path, batch_size: int, resume: int | None = None, **options: Any) -> dict[str, Any]:
     """One fit; all that could differ."""
     module, parts = tiny_module(backend), callbacks()
-    saver = SaveAt(folder, *(() if resume else (3,)))
-    ckpt = folder / "3.ckpt" if resume else None
+    saver = SaveAt(folder, *(step for step in (3, STEPS) if step > (resume or 0)))
+    ckpt = None if resume is None else folder / f"{resume}.ckpt"
     trainer = fit(
         module,
         data(backend, batch_size),
@@ -71,7 +71,7 @@ def run(backend: str, folder: Path, batch_size: int, resume: bool = False, **opt
         "optimizer": trainer.optimizers[0].state_dict()["state"],
         "count": edits.count,  # type: ignore[attr-defined]
         "history": watch.history,  # type: ignore[attr-defined]
-        "reliability": float(trainer.callback_metrics["edit/reliability"]),
+        "reliability": None if resume == STEPS else float(trainer.callback_metrics["edit/reliability"]),
     }
 
 
@@ -92,10 +92,11 @@ def failure(backend: str) -> str:
 
 
 def main() -> None:
-    """Train, resume and fail, on this rank."""
+    """Train, resume in the middle and at the end, and fail, on this rank."""
     folder, backend = Path(sys.argv[1]), Path(sys.argv[2]).read_text()
     torch.set_num_threads(1)
-    results = {"whole": run(backend, folder, 4, **two()), "resumed": run(backend, folder, 4, resume=True, **two())}
+    starts = {"whole": None, "resumed": 3, "finished": STEPS}
+    results = {name: run(backend, folder, 4, resume=start, **two()) for name, start in starts.items()}
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     torch.save({**results, "failure": failure(backend)}, folder / f"rank{rank}.pt")
 

@@ -17,7 +17,8 @@ def torment(folder: Path, backend: str, steps: int, kills: int, seed: int) -> di
     arguments = [str(folder), str(folder / "backend.json"), str(steps), str(kills), str(seed)]
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "survival" / "killing.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        # checkpoints are written in TMPDIR and moved to their place, which is one act on one file system only
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, OnExceptionCheckpoin
 
 from lightning_edit.callbacks import EditMonitor, KeyCovarianceTracker, WandbEditLogger
 from lightning_edit.requests import EditRequest
-from tests.callbacks.training import QUICK, SaveAt, editing, fit, request, requests, same, stream, tiny_module
+from tests.callbacks.training import QUICK, SaveAt, editing, fit, request, requests, same, stream, tiny_module, weights
 
 STEPS = 8
 AT = (1, 4, 5, 7)  # between commits, at a commit, at the end of an epoch; validation follows steps 3 and 6
@@ -63,6 +63,26 @@ def test_resuming_is_never_having_stopped(kind: str, trained_backend: str, stati
         resumed = train(kind, trained_backend, statistics, tmp_path, after=step)
         for part, expected in whole.items():
             assert same(resumed[part], expected), (step, part)
+
+
+@pytest.mark.parametrize("repair_at", [None, ["end"]], ids=["everywhere", "at the end"])
+def test_a_run_that_resumes_after_its_last_step_is_that_run(
+    repair_at: Any, trained_backend: str, statistics: Path, tmp_path: Path
+) -> None:
+    ends = []
+    for ckpt in (None, tmp_path / "5.ckpt"):
+        module, callback = tiny_module(trained_backend), editing(statistics, repair_at=repair_at)
+        data = stream(trained_backend, requests(6))
+        fit(module, data, [callback, SaveAt(tmp_path, 5)], ckpt_path=ckpt, max_steps=5)
+        assert callback.count == 4
+        assert module.editor is callback.editor
+        assert [item.id for item in module.editor.requests] == ["r0", "r1", "r2", "r3"]
+        summary = callback.summary()
+        assert summary.pop("seconds_per_edit") > 0
+        ends.append((weights(module), module.editor.state_dict(), summary))
+        module.editor.undo(module, ["r1"])
+        assert [item.id for item in module.editor.requests] == ["r0", "r2", "r3"]
+    assert same(*ends)
 
 
 @pytest.mark.filterwarnings("ignore:.*fit.*ckpt_path")  # what Lightning says of OnExceptionCheckpoint
