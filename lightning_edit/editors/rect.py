@@ -69,7 +69,7 @@ class RECT(CovarianceEditor):
             raise EditError("RECT is a restriction already; expected no such option. Use MEMIT(restriction=...).")
         self.on = on
         if on == "rome":
-            self.noise, self.single = 0.0, True
+            self.noise, self.single, self.settings_of = 0.0, True, "ROME"
             self.places = ("ffn",) if layers is None or len(layers) == 1 else ("block",)
             options = {"prior_weight": 1.0, "bare_weight": None, **options}
         how = restricted_history(aligned if aligned is not None else on == "memit", history, deployment)
