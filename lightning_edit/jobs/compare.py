@@ -7,9 +7,9 @@ said by the recipe.
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lightning_edit.algebra import KeyCovariance
 from lightning_edit.data.text import read_texts
 from lightning_edit.data.world import World, world_requests
 from lightning_edit.data.world.abilities import measure_abilities
+from lightning_edit.data.world.corpus import documents
 from lightning_edit.decoding import decode as decode_texts
 from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.registry import get_editor
@@ -71,7 +72,8 @@ def compare(
         steps: Number of steps they come in.
         seeds: Seeds of the requests (embedded world) or of their order (a file); 0, 1 and 2 where absent.
         measurements: How often everything so far is measured, evenly spread; the last is at the end.
-        corpus: Text or JSONL file to take key statistics from; the model's own text where absent.
+        corpus: Text or JSONL file to take key statistics from; the embedded world's documents, or else the
+            model's own text, where absent.
         statistics: Safetensors file of key statistics of this model, instead of a corpus.
         tokens: Tokens read for key statistics at most; twenty for each unit of the inner width where absent.
         budget: Requests that are asked about at each measurement; all where null.
@@ -90,7 +92,7 @@ def compare(
     needed = sorted(
         {layer for name, options, _ in methods.values() for layer in get_editor(name, **options).attach(lm)}
     )
-    moments = _moments(lm, needed, streams[0], corpus, statistics, tokens)
+    moments = _moments(lm, requests, needed, streams[0], corpus, statistics, tokens)
     found: dict[str, list[RunResult]] = {label: [] for label in methods}
     with Progress(transient=True) as progress:
         task = progress.add_task("editing", total=len(streams) * sum(parts for _, _, parts in methods.values()))
@@ -201,6 +203,7 @@ def _stream(source: str, count: int, seed: int) -> list[EditRequest]:
 
 def _moments(
     lm: LanguageModel,
+    source: str,
     layers: list[int],
     stream: Sequence[EditRequest],
     corpus: str | None,
@@ -213,5 +216,10 @@ def _moments(
     if statistics is not None:
         return statistics
     limit = tokens or TOKENS_PER_UNIT * max(site.inner for site in lm.sites)
-    texts = read_texts(corpus) if corpus is not None else sample_corpus(lm, stream, limit, seed=0)
+    if corpus is not None:
+        texts: Iterable[str] = read_texts(corpus)
+    elif source == EMBEDDED:
+        texts = [document.text for document in islice(documents(World(), seed=1_000), 1_200)]
+    else:
+        texts = sample_corpus(lm, stream, limit, seed=0)
     return dict(collect_statistics(lm, texts, layers, limit))
