@@ -6,9 +6,10 @@ again.
 """
 
 import argparse
+import inspect
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import lightning_edit
@@ -48,7 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[:1] == ["run"]:
             return run(arguments[1:])
         options = _parser().parse_args(arguments)
-        return ls() if options.command == "ls" else cp(options.name, Path(options.file))
+        if options.command == "ls":
+            return ls_editors() if options.what == "editors" else ls()
+        return cp(options.name, Path(options.file))
     except EditError as error:
         print(f"lightning-edit: {error}", file=sys.stderr)
         return 1
@@ -60,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lightning-edit {lightning_edit.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{ls,run,cp}")
-    commands.add_parser("ls", help="list the recipes")
+    listing = commands.add_parser("ls", help="list the recipes, or the editors")
+    listing.add_argument("what", nargs="?", choices=["recipes", "editors"], default="recipes")
     commands.add_parser("run", help="run a recipe; `lightning-edit run` alone says how", add_help=False)
     copy = commands.add_parser("cp", help="copy a recipe's YAML file, to change it")
     copy.add_argument("name", help="a recipe that `lightning-edit ls` shows")
@@ -70,10 +74,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def ls() -> int:
     """List the recipes with one line each."""
-    recipes = {name: read_recipe(file) for name, file in shipped_recipes().items()}
-    width = max(map(len, recipes), default=0)
-    for name, recipe in recipes.items():
-        print(f"{name:<{width}}  {recipe.description}")
+    return _print_list({name: read_recipe(file).description for name, file in shipped_recipes().items()})
+
+
+def ls_editors() -> int:
+    """List the editors with the first line of their documentation each."""
+    from lightning_edit.editors.registry import EDITORS, editor_class  # imports torch
+
+    return _print_list({name: (inspect.getdoc(editor_class(name)) or "").splitlines()[0] for name in EDITORS})
+
+
+def _print_list(descriptions: Mapping[str, str]) -> int:
+    width = max(map(len, descriptions), default=0)
+    for name, description in descriptions.items():
+        print(f"{name:<{width}}  {description}")
     return 0
 
 

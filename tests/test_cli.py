@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_edit.cli import main
+from lightning_edit.editors.registry import EDITORS
 from lightning_edit.recipes import shipped_recipes
 
 
@@ -14,6 +15,13 @@ def test_ls_names_every_recipe_with_its_description(capsys: pytest.CaptureFixtur
     assert main(["ls"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(shipped_recipes())
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
+
+
+def test_ls_editors_names_every_editor_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "editors"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(EDITORS)
     assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines)
 
 

@@ -14,7 +14,7 @@ from lightning_edit.errors import EditError
 
 
 class AlphaEdit(ClosedFormEditor):
-    """AlphaEdit.
+    """Least squares within the null space of what the model knows, spread over several blocks.
 
     Args:
         nullspace_threshold: Directions in which M is weaker than this count as unused (the paper's rule); None takes

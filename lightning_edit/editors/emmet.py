@@ -14,7 +14,7 @@ from lightning_edit.errors import EditError
 
 
 class EMMET(CovarianceEditor):
-    """EMMET.
+    """ROME for a whole batch: values met exactly, or within a small slack.
 
     Args:
         noise: lambda_e, the slack; None takes the preset's, or 0.1. The published code leaves it out for a batch of one

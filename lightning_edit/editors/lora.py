@@ -35,7 +35,7 @@ STEPS = 100  # any number of steps, where a configuration is only asked for its 
 
 
 class LoRA(GradientEditor):
-    """LoRA.
+    """Low-rank adapters beside the linear modules, learned by gradient: one, merged, or one per commit.
 
     Args:
         policy: What becomes of an adapter when its commit is learned: `one`, `merge` or `per_commit`. With `per_commit`

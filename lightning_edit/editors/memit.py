@@ -14,7 +14,7 @@ from lightning_edit.errors import EditError
 
 
 class MEMIT(CovarianceEditor):
-    """MEMIT, aligned or naive.
+    """Least squares under a prior of key statistics, spread over several blocks; aligned or naive.
 
     Args:
         aligned: Keep all active requests in the solution; false is the naive sequential mode.

@@ -16,7 +16,7 @@ Form = Literal["simplified", "full"]
 
 
 class MemorizeLatest(ClosedFormEditor):
-    """Memorize-the-Latest.
+    """The counterexample: remembers the newest batch only.
 
     Args:
         form: `simplified` (Q = P / L2, batches are absorbed) or `full` (Q = (lambda M)^-1 on the original weight, or

@@ -10,7 +10,7 @@ from lightning_edit.editors.residual import Sharing
 
 
 class PMET(MEMIT):
-    """PMET, aligned or naive, with MEMIT's options.
+    """MEMIT whose targets share the work with the attention's output; aligned or naive.
 
     The target is the FFN's output, so `clamp` is relative to its length, and to that of the attention's output for the
     other vector. A target's loss is that with both vectors in place: the edited model, which has only one of them, is

@@ -36,7 +36,7 @@ class AppliedTwice:
 
 
 class PRUNE(CovarianceEditor):
-    """PRUNE, aligned or naive, by step or on the total.
+    """MEMIT with an update whose largest singular values are damped, by step or on the total.
 
     Args:
         aligned: Keep all active requests and feed back what the restriction leaves out; false is the naive sequential

@@ -33,7 +33,7 @@ def restricted_history(aligned: bool, history: History | None, deployment: Mode 
 
 
 class RECT(CovarianceEditor):
-    """RECT, aligned or naive.
+    """MEMIT or ROME, keeping only the entries that change most for their size; aligned or naive.
 
     Args:
         on: The editor whose updates are restricted: `memit`, or `rome` (one layer, values met exactly, the mean of all

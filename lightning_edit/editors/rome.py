@@ -16,7 +16,7 @@ from lightning_edit.editors.residual import Sharing
 
 
 class ROME(CovarianceEditor):
-    """ROME.
+    """Meets each value exactly, by an update of rank one at the subject's last token in one block.
 
     The target is the FFN's output, as in the paper, so `clamp` is relative to its length. With several layers it is the
     block's output, where what lower layers write counts too.

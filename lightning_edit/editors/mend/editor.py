@@ -30,7 +30,7 @@ from lightning_edit.requests import EditRequest
 
 
 class MEND(GradientEditor):
-    """Edits with a network that `lightning-edit run train_mend` has trained for the model.
+    """Turns gradients into edits by a network that `lightning-edit run train_mend` has trained for the model.
 
     Args:
         checkpoint: The file it wrote, `mend.pt`.
