@@ -7,15 +7,16 @@ condition number that comes out where each sample is centred over its features, 
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from lightning_edit.geometry.probe import GeometryProbe
 from lightning_edit.geometry.spectrum import Spectrum
 from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
-from lightning_edit.jobs.geometry_stage import Reading, points_of, read_batches, read_spectra
+from lightning_edit.jobs.geometry_reading import points_of, read_batches, read_spectra
+from lightning_edit.jobs.geometry_settings import Reading
 from lightning_edit.jobs.inputs import EMBEDDED, draw_stream
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.seq2seq import auto_class
 from lightning_edit.runner.results import RunResult, Scalar
 
 
@@ -78,7 +79,7 @@ def random_weights(lm: LanguageModel, seed: int = 0) -> LanguageModel:
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(lm.model.config)
+        model = auto_class(lm.model.config).from_config(lm.model.config)
     return LanguageModel(model.to(lm.device, lm.dtype).eval(), lm.tokenizer)
 
 

@@ -15,7 +15,8 @@ from lightning_edit.evaluation import Evaluator
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.geometry.relative_change import summarise
 from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
-from lightning_edit.jobs.geometry_stage import Edits, GeometryStage, Played, Reading
+from lightning_edit.jobs.geometry_settings import Edits, Reading
+from lightning_edit.jobs.geometry_stage import GeometryStage, Played
 from lightning_edit.jobs.inputs import EMBEDDED
 from lightning_edit.runner.results import Curve, RunResult, Scalar
 
@@ -32,6 +33,7 @@ def geometry_compare(
     budget: int | None = 100,
     decode: Decoding = "greedy",
     abilities: int = 0,
+    share_targets: bool = False,
     dtype: str = "float32",
     device: str | None = None,
 ) -> list[RunResult]:
@@ -47,12 +49,14 @@ def geometry_compare(
         budget: Requests that are asked about at each measurement; all where null.
         decode: greedy lets the model write and judges its answer; teacher_forced is cheaper and flatters.
         abilities: Questions asked for each ability of the embedded model at the end; 0 for none.
+        share_targets: Let all editors solve for the targets that the first one finds, which saves most of the time and
+            leaves nothing but the solutions to compare. Every editor then needs `targets: base`.
         dtype: Precision of the weights.
         device: Where the model goes; the first GPU, or else the CPU, where absent.
     """
     evaluator = Evaluator(budget, paraphrases=2, locality=4, portability=2, decode=decode)
     stage = GeometryStage(model, counts[-1], edits, reading or Reading(), evaluator, dtype, device)
-    stage.abilities = abilities
+    stage.abilities, stage.share_targets = abilities, share_targets
     results = []
     for label in track(stage.casts, description="editing", transient=True):
         part = stage.play(label, counts, edits_per_commit)
@@ -112,13 +116,11 @@ def _result(label: str, part: Played, aggregation: str) -> RunResult:
         numbers = {f"edit/{name}": scores[name] for name in ASKED if name in scores}
         for key, comparison in {"R_median": "edited", "random_R_median": "random"}.items():
             rates = row["rates"][comparison]
-            numbers[f"geometry/{key}"] = fmean(summarise(rates[f"layer{layer}"])["median"] for layer in part.layers)
+            numbers[f"geometry/{key}"] = fmean(summarise(rates[place])["median"] for place in part.places)
         last = list(row["rates"]["edited"].values())[-1]
         numbers["geometry/R_median_last_place"] = summarise(last)["median"]
-        numbers["geometry/R_q95"] = fmean(
-            summarise(row["rates"]["edited"][f"layer{layer}"])["q95"] for layer in part.layers
-        )
-        numbers["geometry/null_R_max"] = max(values[f"layer{layer}/null/R_{aggregation}_max"] for layer in part.layers)
+        numbers["geometry/R_q95"] = fmean(summarise(row["rates"]["edited"][place])["q95"] for place in part.places)
+        numbers["geometry/null_R_max"] = max(values[f"{place}/null/R_{aggregation}_max"] for place in part.places)
         for key, value in {"edit/count": float(row["count"]), **numbers}.items():
             curve = result.curves.setdefault(key, Curve())
             curve.steps.append(row["count"])

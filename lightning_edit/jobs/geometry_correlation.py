@@ -16,7 +16,8 @@ from lightning_edit.geometry.correlation import Correlation, correlate
 from lightning_edit.geometry.relative_change import summarise
 from lightning_edit.geometry.step_metrics import AmplificationCorrelation
 from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
-from lightning_edit.jobs.geometry_stage import Edits, GeometryStage, Played, Reading
+from lightning_edit.jobs.geometry_settings import Edits, Reading
+from lightning_edit.jobs.geometry_stage import GeometryStage, Played
 from lightning_edit.jobs.inputs import EMBEDDED
 from lightning_edit.runner.results import RunResult, Scalar
 
@@ -70,7 +71,7 @@ def _rates(part: Played, comparison: str, names: list[str]) -> dict[str, dict[st
     metric = AmplificationCorrelation(names)
     for row, scores in zip([row for row in part.probe.history if row["count"] > 0], part.scores, strict=True):
         rates = row["rates"][comparison]
-        metric.update(row["count"], [rates[f"layer{layer}"] for layer in part.layers], scores)
+        metric.update(row["count"], [rates[place] for place in part.places], scores)
     return metric.correlations()
 
 
@@ -89,7 +90,7 @@ def _draw(path: Path, played: Mapping[str, Played]) -> Path:
     panels = {}
     for label, part in played.items():
         measured, lines = [row["rates"]["edited"] for row in part.probe.history if row["count"] > 0], []
-        medians = [fmean(summarise(rates[f"layer{layer}"])["median"] for layer in part.layers) for rates in measured]
+        medians = [fmean(summarise(rates[place])["median"] for place in part.places) for rates in measured]
         for name in ASKED:
             points = [(x, scores[name]) for x, scores in zip(medians, part.scores, strict=True) if name in scores]
             lines.append(Line(name, [x for x, _ in points], [y for _, y in points], marks=True))

@@ -11,7 +11,8 @@ from typing import Any
 from lightning_edit.geometry.relative_change import summarise
 from lightning_edit.geometry.stability import usable_sizes
 from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
-from lightning_edit.jobs.geometry_stage import Edits, GeometryStage, Played, Reading
+from lightning_edit.jobs.geometry_settings import Edits, Reading
+from lightning_edit.jobs.geometry_stage import GeometryStage, Played
 from lightning_edit.jobs.inputs import EMBEDDED
 from lightning_edit.runner.results import Curve, RunResult, Scalar
 
@@ -157,7 +158,7 @@ def _draw_growth(path: Path, stage: GeometryStage, played: dict[str, Played]) ->
         for point in stage.points:
             medians = [summarise(row["rates"]["edited"][point.name])["median"] for row in rows]
             lines.append(Line(point.name, counts, medians, marks=True))
-            if point.name == f"layer{part.layers[-1]}":
+            if point.name == part.places[-1]:
                 law = [medians[0] * count / counts[0] for count in counts]
                 lines.append(Line("linear law", counts, law, control=True))
         panels[label] = lines

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from lightning_edit.geometry.spectrum import Spectrum
 from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
-from lightning_edit.jobs.geometry_stage import Edits, GeometryStage, Reading, Row
+from lightning_edit.jobs.geometry_settings import Edits, Reading
+from lightning_edit.jobs.geometry_stage import GeometryStage, Row
 from lightning_edit.jobs.inputs import EMBEDDED
 from lightning_edit.runner.results import RunResult, Scalar
 
@@ -49,7 +50,8 @@ def perturbation(
             row: dict[str, Scalar] = {"editor": label, "place": name, "edits": len(rows), **_norms(rows, name, known)}
             row |= _rates(rows, name, stage.reading.aggregation)
             results.append(RunResult(f"{label} {name}", row))
-        later = [key for key in singles[0].values[0] if key.endswith("_proj/edited/first_order_error")]
+        later = [key for key in singles[0].values[0] if key.endswith("/edited/first_order_error")]
+        later = [key for key in later if "_" in key.partition("/")[0] and key.partition("/")[0] not in reference.spectra]
         for key in later:
             errors = [single.values[0][key] for single in singles if key in single.values[0]]
             place = key.partition("/")[0]

@@ -5,97 +5,29 @@ read twice (every rate is exactly 0) and random updates of the edits' norms. Kno
 the numbers, the jobs say.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import pairwise
 
+import torch
 from torch import Tensor
 
-from lightning_edit.data.text import read_texts
+from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.editor import Editor
+from lightning_edit.editors.shared_targets import hand_over_targets
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Baseline, Evaluator
-from lightning_edit.geometry.activations import (
-    Part,
-    Point,
-    Pooling,
-    edited_parameters,
-    ffn_points,
-    random_state,
-    read_rows,
-    swapped,
-)
-from lightning_edit.geometry.metrics import RepresentationSpectrum
+from lightning_edit.geometry.activations import Point, edited_parameters, ffn_points, random_state, swapped
 from lightning_edit.geometry.probe import GeometryProbe
-from lightning_edit.geometry.reference import Batch, float64_home, on_device, sample_count
-from lightning_edit.geometry.relative_change import Aggregation
 from lightning_edit.geometry.stability import SIZES, stability
 from lightning_edit.jobs.compare import needed_layers
-from lightning_edit.jobs.inputs import EMBEDDED, Choice, draw_stream, gather_moments, sample_corpus
+from lightning_edit.jobs.geometry_reading import points_of, read_batches, read_spectra
+from lightning_edit.jobs.geometry_settings import Edits, Reading
+from lightning_edit.jobs.inputs import draw_stream, gather_moments
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
-from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
 Row = dict[str, float]
-
-
-@dataclass
-class Reading:
-    """Where and on what representations are read.
-
-    Args:
-        layers: Numbers of the blocks; all where absent.
-        parts: Places in each: the output projection's `output`, its `input`, the outputs of the projections `up` to it.
-        texts: Text or JSONL file; the embedded world's documents, or else what the model itself writes, where absent.
-        samples: Samples the spectra are made of, about; four for each feature of the widest place where absent.
-        max_length: Tokens of a text that are read.
-        batch_size: Texts in one forward.
-        pooling: Which samples a text gives: all its tokens, the last one, or their mean.
-        aggregation: How samples become one rate, mean_abs (the public code's) or rms (Eq. 10).
-        sketch: Samples that are kept of the unedited model.
-        subspaces: Sizes of the principal subspaces whose stability is measured; the paper's where absent.
-        first_order: Texts on which the first order is tested; 0 for none.
-        seed: Seed of the random control.
-    """
-
-    layers: list[int] | None = None
-    parts: list[Part] = field(default_factory=lambda: ["output"])
-    texts: str | None = None
-    samples: int | None = None
-    max_length: int = 128
-    batch_size: int = 16
-    pooling: Pooling = "tokens"
-    aggregation: Aggregation = "mean_abs"
-    sketch: int = 512
-    subspaces: list[int] | None = None
-    first_order: int = 8
-    seed: int = 0
-
-
-@dataclass
-class Edits:
-    """Who edits what.
-
-    Args:
-        editors: Label to an editor's options; `editor` among them is its name (memit if absent).
-        shared: Options of all editors.
-        requests: Request file; "embedded" for requests about the embedded world.
-        choice: random draws the requests of a file from the seed; first takes the first ones.
-        corpus: Text or JSONL file to take key statistics from; the embedded world's documents, or else the model's own
-            text, where absent.
-        statistics: Safetensors file of key statistics of this model, instead of a corpus.
-        tokens: Tokens read for key statistics at most; twenty for each unit of the inner width where absent.
-        seed: Seed of the requests.
-    """
-
-    editors: dict[str, dict[str, object]] = field(default_factory=lambda: {"memit": {}})
-    shared: dict[str, object] | None = None
-    requests: str = EMBEDDED
-    choice: Choice = "random"
-    corpus: str | None = None
-    statistics: str | None = None
-    tokens: int | None = None
-    seed: int = 0
 
 
 @dataclass
@@ -108,6 +40,7 @@ class Played:
         values: What the probe said at each measurement, with `count`.
         scores: What was asked at each measurement.
         notes: Why it ended early, if it did.
+        places: What the outputs of the edited layers are called.
     """
 
     probe: GeometryProbe
@@ -115,6 +48,11 @@ class Played:
     values: list[Row] = field(default_factory=list)
     scores: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Name the places of a decoder alone."""
+        self.places = self.places or [f"layer{layer}" for layer in self.layers]
 
     @property
     def counts(self) -> list[int]:
@@ -148,15 +86,23 @@ class GeometryStage:
         self.lm = lm = load_model(model, dtype, device)
         self.reading, self.evaluator, self.seed = reading, evaluator, edits.seed
         self.abilities = 0  # questions asked for each ability of the embedded model at the last measurement
+        self.share_targets = False  # whether all closed-form editors solve for the targets that the first one finds
+        self._finder: ClosedFormEditor | None = None
         self.stream = draw_stream(edits.requests, count, edits.seed, edits.choice)
         methods = {label: Declared.read(own, edits.shared or {}, 1) for label, own in edits.editors.items()}
         needed = needed_layers(lm, methods.values())
         sources = (edits.corpus, edits.statistics, edits.tokens)
         moments = gather_moments(lm, edits.requests, needed, self.stream, *sources)
         self.casts = {label: Cast(method, lm, moments) for label, method in methods.items()}
-        self.edited = sorted({layer for method in methods.values() for layer in method.build().attach(lm)})
+        editors = [method.build() for method in methods.values()]
+        self.edited = sorted({layer for editor in editors for layer in editor.attach(lm)})
+        further = [weight for editor in editors for weight in editor.weights(lm)]
+        self.parameters = edited_parameters(lm, self.edited, further)
+        for editor in editors:
+            editor.detach(lm)
         self.stage = Stage(lm, evaluator or Evaluator())
         self.stage.remember(self.edited)
+        self._clean = self.weights()
         self.batches = read_batches(lm, reading, edits.requests, self.stream)
         self.baseline: Baseline | None = evaluator.measure_baseline(lm, self.stream) if evaluator else None
         begun = self._probe()
@@ -190,7 +136,7 @@ class GeometryStage:
         if sorted({*counts}) != list(counts) or not 1 <= counts[0] <= counts[-1] <= len(self.stream):
             raise EditError(f"found counts={list(counts)}, expected ascending ones from 1 to {len(self.stream)}")
         editor, probe = self.casts[label].editor(self.seed), self.probe()
-        played = Played(probe, editor.layers)
+        played = Played(probe, editor.layers, places=[self.lm.site(layer).label for layer in editor.layers])
         try:
             for start, stop in pairwise([0, *counts]):
                 before = self._edit(editor, probe, self.stream[start:stop], edits_per_commit)
@@ -202,6 +148,7 @@ class GeometryStage:
         finally:
             editor.detach(self.lm)  # hooks and memories go, too
             self.stage.restore()
+            self._restore()
         if not played.values:
             raise EditError(f"{played.notes[-1]} Expected at least the first {counts[0]} edits.")
         return played
@@ -227,8 +174,13 @@ class GeometryStage:
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the parameters that any editor edits, by name."""
-        names = edited_parameters(self.lm, self.edited)
-        return {name: self.lm.model.get_parameter(name).detach().clone() for name in names}
+        return {name: self.lm.model.get_parameter(name).detach().clone() for name in self.parameters}
+
+    def _restore(self) -> None:
+        """The clean values of every edited parameter, which an editor such as MEND has more of than FFN outputs."""
+        with torch.no_grad():
+            for name, value in self._clean.items():
+                self.lm.model.get_parameter(name).copy_(value)
 
     def _edit(
         self, editor: Editor, probe: GeometryProbe, requests: Sequence[EditRequest], size: int
@@ -237,8 +189,17 @@ class GeometryStage:
         before = self.weights()
         for start in range(0, len(requests), size):
             before = self.weights()
+            if self.share_targets and isinstance(editor, ClosedFormEditor):
+                self._lend_targets(editor)
             editor.edit(self.lm, requests[start : start + size])
         return before
+
+    def _lend_targets(self, editor: ClosedFormEditor) -> None:
+        """What the first editor has found; it is the first one's first edit where there is nothing yet."""
+        if self._finder is None:
+            self._finder = editor
+        elif self._finder is not editor:
+            hand_over_targets(self._finder, editor, self.lm)
 
     def _ask(self, count: int, last: bool) -> Row:
         """Shares of right answers about the edits so far, and in the end what else the model can still do."""
@@ -255,7 +216,7 @@ class GeometryStage:
         further = ffn_points(lm, sorted({*self.edited, last}), ("output", "up"))
         return GeometryProbe(
             self.points,
-            edited_parameters(lm, self.edited),
+            self.parameters,
             [point for point in further if point.name not in known],
             pooling=reading.pooling,
             aggregation=reading.aggregation,
@@ -264,65 +225,3 @@ class GeometryStage:
             first_order=reading.first_order,
             seed=reading.seed,
         )
-
-
-def points_of(lm: LanguageModel, reading: Reading) -> list[Point]:
-    """The places that are measured.
-
-    Args:
-        lm: The language model.
-        reading: Which.
-    """
-    return ffn_points(lm, reading.layers or [site.layer for site in lm.sites], reading.parts)
-
-
-def read_batches(lm: LanguageModel, reading: Reading, source: str, stream: Sequence[EditRequest] = ()) -> list[Batch]:
-    """Batches of tokens until they give enough samples; none of the texts are those of the key statistics.
-
-    Args:
-        lm: The language model.
-        reading: How much, and from where.
-        source: Where requests come from: `embedded` reads the embedded world's documents.
-        stream: Requests whose texts the model continues, where there is no text.
-    """
-    wide = any(part != "output" for part in reading.parts)
-    wanted = reading.samples or 4 * max(site.inner if wide else site.width for site in lm.sites)
-    texts: Iterable[str]
-    if reading.texts is not None:
-        texts = read_texts(reading.texts)
-    elif source == EMBEDDED:
-        from lightning_edit.data.world import World
-        from lightning_edit.data.world.corpus import documents
-
-        texts = (document.text for document in documents(World(), seed=2_000))
-    else:
-        texts = sample_corpus(lm, stream, wanted if reading.pooling == "tokens" else 64 * wanted, seed=1)
-    found: list[Batch] = []
-    count, pending = 0, iter(texts)
-    while count < wanted and (part := list(islice(pending, reading.batch_size))):
-        encoded = lm.encode(part, max_length=min(reading.max_length, lm.max_length))
-        found.append({"input_ids": encoded.input_ids.cpu(), "attention_mask": encoded.attention_mask.cpu()})
-        count += sample_count(found[-1], reading.pooling)
-    return found
-
-
-def read_spectra(
-    lm: LanguageModel, batches: Sequence[Batch], points: Sequence[Point], pooling: Pooling, per_sample: bool = False
-) -> dict[str, RepresentationSpectrum]:
-    """Spectra of the model as it is, by place.
-
-    Args:
-        lm: The language model, borrowed.
-        batches: The texts.
-        points: The places.
-        pooling: Which samples a text gives.
-        per_sample: Subtract from each sample its own mean over the features first: the mistake that manufactures a
-            direction without variance.
-    """
-    found: dict[str, RepresentationSpectrum] = {}
-    for batch in batches:
-        for name, rows in read_rows(lm.model, on_device(lm, batch), points, pooling).items():
-            if name not in found:
-                found[name] = RepresentationSpectrum(rows.shape[-1], rows.dtype).to(float64_home(rows.device))
-            found[name].update(rows - rows.mean(dim=-1, keepdim=True) if per_sample else rows)
-    return found

@@ -12,7 +12,7 @@ from lightning_edit.editors import ClosedFormEditor
 from lightning_edit.errors import EditError
 from lightning_edit.jobs import diagnose as room
 from lightning_edit.jobs.diagnose import candidates, diagnose
-from lightning_edit.jobs.geometry_stage import Reading
+from lightning_edit.jobs.geometry_settings import Reading
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import LanguageModel
 

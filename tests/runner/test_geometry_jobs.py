@@ -13,9 +13,11 @@ from lightning_edit.jobs.geometry_collapse import collapse
 from lightning_edit.jobs.geometry_compare import at_level, common_reliability, geometry_compare
 from lightning_edit.jobs.geometry_correlation import _rates, _row, correlation
 from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
+from lightning_edit.jobs.geometry_reading import points_of, read_spectra
 from lightning_edit.jobs.geometry_sequence import relative_change, stability
+from lightning_edit.jobs.geometry_settings import Edits, Reading
 from lightning_edit.jobs.geometry_single import perturbation
-from lightning_edit.jobs.geometry_stage import Edits, GeometryStage, Played, Reading, points_of, read_spectra
+from lightning_edit.jobs.geometry_stage import GeometryStage, Played
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.recipes import shipped_recipes
 from lightning_edit.runner.job import find_job, job_parser
