@@ -1,0 +1,143 @@
+"""From cells of events to what the recipe reports: rows, curves over the load, tables, and a CSV file of all cells.
+
+Knows rows of cells. What a report looks like stands in `runner/`.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_edit.jobs.compare import UNEDITED
+from lightning_edit.jobs.leaderboard_cells import Cell
+from lightning_edit.runner.results import Curve, ReportTable, RunResult, Scalar
+
+CELLS = "events.csv"
+FIRST = ("events", "groups", "asked_events", "edits")
+PAPER = {"question_accuracy": "Port.", "locality": "Loc.", "average": "Avg."}
+COLUMNS = {
+    "event_accuracy": "event",
+    "stated_event_accuracy": "event, stated",
+    "question_accuracy": "question",
+    "held_out_accuracy": "held out",
+    "portability/inferred": "inferred",
+    "abstention": "unknown",
+    "false_abstention": "unknown, wrongly",
+    "locality": "locality",
+    "seconds_per_event": "s per event",
+}
+MOST_NOTES = 3
+
+
+def make_results(
+    labels: Sequence[str], found: Sequence[Cell], missing: Sequence[Cell], notes: Sequence[str], output: Path
+) -> list[RunResult]:
+    """A result for the unedited model and for each editor; tables and remarks on the whole stand with the first.
+
+    A row has the numbers of the largest finished load by their own names, and those of the smallest with `single_`
+    before them.
+
+    Args:
+        labels: Labels of the editors.
+        found: Cells that were played, finished or failed.
+        missing: Cells that were not, or failed.
+        notes: Remarks on the events.
+        output: Folder that takes the CSV file.
+    """
+    good = [cell for cell in found if cell.error is None]
+    results = [_result(label, [cell for cell in found if cell.editor == label]) for label in (UNEDITED, *labels)]
+    first = results[0]
+    first.tables = [table for table in (_as_published(good, labels), _by_load(good, labels)) if table.rows]
+    first.notes += notes
+    failed = {(cell.editor, cell.edits) for cell in found if cell.error}
+    waiting = [f"{cell.editor} ({cell.edits})" for cell in missing if (cell.editor, cell.edits) not in failed]
+    if waiting:
+        first.notes.append(f"{len(waiting)} cells were not played yet, run again to go on: {', '.join(waiting)}")
+    if good:
+        first.files["cells"] = output / CELLS
+        write_cells(first.files["cells"], good)
+        minutes, places = sum(cell.seconds for cell in good) / 60, sorted({cell.where for cell in good})
+        first.notes.append(f"{len(good)} cells, {minutes:.0f} minutes, on {'; '.join(places)}")
+    return results
+
+
+def write_cells(path: Path, cells: Sequence[Cell]) -> None:
+    """All cells as a table: a line for each, the columns that any of them has.
+
+    Args:
+        path: The CSV file.
+        cells: Cells without error.
+    """
+    keys = list(dict.fromkeys(["run", "editor", *FIRST, *(key for cell in cells for key in cell.row)]))
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, keys)
+        writer.writeheader()
+        writer.writerows({"run": cell.editor, **cell.row} for cell in cells)
+
+
+def _result(label: str, cells: Sequence[Cell]) -> RunResult:
+    """One editor's cells as a row and curves."""
+    result = RunResult(label)
+    good = sorted((cell for cell in cells if cell.error is None), key=lambda cell: cell.edits)
+    if good:
+        small, large = good[0], good[-1]
+        result.row = dict(large.row)
+        if small.edits < large.edits:
+            shown = {key: value for key, value in small.row.items() if key not in ("editor", "aligned", *FIRST)}
+            result.row |= {f"single_{key}": value for key, value in shown.items()}
+    for cell in good if label != UNEDITED else ():
+        for key, value in {"event/count": cell.edits, **cell.row}.items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and key not in FIRST:
+                curve = result.curves.setdefault(key if key == "event/count" else f"edit/{key}", Curve())
+                curve.steps.append(cell.edits)
+                curve.values.append(float(value))
+    for cell in good:
+        few = cell.notes[:MOST_NOTES]
+        more = [f"and {len(cell.notes) - len(few)} more remarks"] if len(cell.notes) > len(few) else []
+        result.notes += [f"{label}, {cell.edits} events: {note}" for note in (*few, *more)]
+    result.errors = [f"{cell.edits} events: {cell.error}" for cell in cells if cell.error]
+    if result.errors:
+        result.row["failed_cells"] = len(result.errors)
+    return result
+
+
+def _as_published(cells: Sequence[Cell], labels: Sequence[str]) -> ReportTable:
+    """Single events beside the longest sequence; *Revisiting*, Tables 35 and 36."""
+    loads = _loads(cells)
+    ends = list(dict.fromkeys((loads[0], loads[-1]))) if loads else []
+    rows: list[list[Scalar | None]] = []
+    for label in (UNEDITED, *labels):
+        own = [_at(cells, label, load) for load in ends]
+        if any(own):
+            rows.append([label, *[cell.row.get(key) if cell else None for cell in own for key in PAPER]])
+    names = [f"{name} ({load})" for load in ends for name in PAPER.values()]
+    text = (
+        "Shares in groups of the smallest and of the largest number of events. Port. is the share of all questions "
+        "about what an event changes, Loc. that of answers that are still the unedited model's, Avg. the mean of both."
+    )
+    return ReportTable("Single and sequential events", ["method", *names], rows, text)
+
+
+def _by_load(cells: Sequence[Cell], labels: Sequence[str]) -> ReportTable:
+    """A block for each load, the methods below each other."""
+    present = {key: name for key, name in COLUMNS.items() if any(key in cell.row for cell in cells)}
+    rows: list[list[Scalar | None]] = []
+    for load in _loads(cells):
+        for label in (UNEDITED, *labels):
+            cell = _at(cells, label, load)
+            if cell is not None:
+                rows.append([load, label, *[cell.row.get(key) for key in present]])
+    text = (
+        "`event`: events of which every question is answered right; `stated`: of those questions only whose answer the "
+        "event states. `held out`: questions that nobody was taught. `unknown`: questions that an event leaves open, "
+        "answered so."
+    )
+    return ReportTable("By number of events", ["events", "method", *present.values()], rows, text)
+
+
+def _loads(cells: Sequence[Cell]) -> list[int]:
+    return sorted({cell.edits for cell in cells if cell.edits})
+
+
+def _at(cells: Sequence[Cell], label: str, load: int) -> Cell | None:
+    """A method's cell at a load; the unedited model's is the same at all of them."""
+    return next((cell for cell in cells if cell.editor == label and cell.edits in (load, 0)), None)
