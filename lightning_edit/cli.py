@@ -18,13 +18,14 @@ from lightning_edit.recipes import shipped_recipes
 from lightning_edit.runner.merge import RecipeError
 from lightning_edit.runner.recipe import Recipe, find_recipe, load_recipe, read_recipe
 
-RUN_HELP = """usage: lightning-edit run NAME_OR_FILE [--output DIR] [--runs LABEL,LABEL] [--paper] [overrides ...]
+RUN_HELP = """usage: lightning-edit run NAME_OR_FILE [--output DIR] [--runs LABEL,LABEL] [--paper | --fast] [overrides]
 
 Run a recipe: one that `lightning-edit ls` shows, or a YAML file of your own.
 
   --output DIR          folder for the summary, report, plots and logs (default: runs/NAME)
   --runs LABEL,LABEL    only these runs of a recipe that has several
   --paper               model, data and sizes of the published experiment, where the recipe has them
+  --fast                small sizes, to see everything once, where the recipe has them
   --help                after the name: every setting of the recipe
   --print_config        the resolved configuration (of the first chosen run)
 
@@ -124,17 +125,23 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--runs", type=lambda text: [label.strip() for label in text.split(",")])
     parser.add_argument("--paper", action="store_true")
+    parser.add_argument("--fast", action="store_true")
     options, rest = parser.parse_known_args(arguments[1:])
     recipe = load_recipe(arguments[0])
+    if options.paper and options.fast:
+        raise RecipeError("found --paper and --fast; expected one of them, or neither")
     if options.paper:
         recipe = recipe.as_published()
-    output = options.output or Path("runs") / (f"{recipe.recipe}_paper" if options.paper else recipe.recipe)
+    elif options.fast:
+        recipe = recipe.shortened()
+    suffix = "_paper" if options.paper else "_fast" if options.fast else ""
+    output = options.output or Path("runs") / f"{recipe.recipe}{suffix}"
     command = shlex.join(["lightning-edit", "run", *arguments])
     return execute(recipe, options.runs, rest, output, command)
 
 
 def execute(recipe: Recipe, labels: list[str] | None, arguments: Sequence[str], output: Path, command: str) -> int:
-    """Run a recipe that was read, and report it.
+    """Run a recipe that was read, and report it; 1 where a part of it failed.
 
     Args:
         recipe: The recipe.
@@ -145,5 +152,5 @@ def execute(recipe: Recipe, labels: list[str] | None, arguments: Sequence[str], 
     """
     from lightning_edit.runner.execute import execute_recipe  # imports torch: `ls` and `cp` answer at once without it
 
-    execute_recipe(recipe, labels, arguments, output, command)
-    return 0
+    results = execute_recipe(recipe, labels, arguments, output, command)
+    return 1 if any(result.errors for result in results) else 0

@@ -36,6 +36,7 @@ class Grouped:
         groups: Shares of each group.
         outcomes: What came of every question.
         seconds_per_edit: Mean over all edits; undoing is not counted.
+        cpu_seconds_per_edit: The same in processor time of all threads, which other programs do not lengthen.
         undone: Groups after which the editor's own undo gave the clean weights back, bit for bit.
         residual: Largest distance that an undo left, ||W - W_0|| / ||W_0||; the next group started without it.
         notes: Remarks for a person: requests left out, edits refused, an editor that cannot undo.
@@ -46,6 +47,7 @@ class Grouped:
     groups: list[dict[str, float]]
     outcomes: list[Outcome]
     seconds_per_edit: float
+    cpu_seconds_per_edit: float
     undone: int
     residual: float
     notes: list[str] = field(default_factory=list)
@@ -53,7 +55,8 @@ class Grouped:
     def row(self) -> dict[str, Scalar]:
         """The numbers on one line."""
         undo = {"groups": len(self.groups), "undone": self.undone, "undo_residual": self.residual}
-        return {"edits": self.size, **self.scores, "seconds_per_edit": self.seconds_per_edit, **undo}
+        times = {"seconds_per_edit": self.seconds_per_edit, "cpu_seconds_per_edit": self.cpu_seconds_per_edit}
+        return {"edits": self.size, **self.scores, **times, **undo}
 
 
 def evaluate_in_groups(
@@ -65,6 +68,7 @@ def evaluate_in_groups(
     evaluator: Evaluator | None = None,
     baseline: Baseline | None = None,
     tick: Callable[[], object] = lambda: None,
+    look: Callable[[Sequence[EditRequest]], object] = lambda group: None,
 ) -> Grouped:
     """Edit each group of requests into the clean model, ask about the group, and take it back.
 
@@ -82,6 +86,7 @@ def evaluate_in_groups(
         evaluator: What is asked about each group; everything by default.
         baseline: What the unedited model answered; asked here where None.
         tick: Called after each group.
+        look: Called with each group while the model carries it, after it has been asked about.
     """
     if not 1 <= size <= len(requests) or edits_per_commit < 1:
         raise EditError(
@@ -106,15 +111,15 @@ def evaluate_in_groups(
             found = asking.ask(lm, group, known)
             outcomes += found
             groups.append(shares(found))
+            look(group)
             stage.clear()
             tick()
     finally:
         stage.put_back()
     protocol = protocol_of(asking.decode, asking.options, against_unedited=True, judge=asking.judge)
     scores = Scores(shares(outcomes, asking.by_kind), protocol)
-    return Grouped(
-        size, scores, groups, outcomes, seconds / len(used), stage.undone, stage.residual, notes + stage.notes
-    )  # fmt: skip
+    per_edit = (seconds / len(used), stage.cpu_seconds / len(used))
+    return Grouped(size, scores, groups, outcomes, *per_edit, stage.undone, stage.residual, notes + stage.notes)
 
 
 def play_in_groups(
@@ -163,12 +168,12 @@ class _CleanModel:
         self._weights = [weight.detach().clone() for weight in editor.weights(lm)]
         self._state: dict[str, Any] = copy.deepcopy(editor.state_dict())
         self._applied = 0
-        self.undone, self.residual = 0, 0.0
+        self.undone, self.residual, self.cpu_seconds = 0, 0.0, 0.0
         self.notes: list[str] = []
 
     def edit(self, requests: Sequence[EditRequest]) -> float:
         """Make some edits; the seconds they took. What the editor refuses has changed nothing and counts as tried."""
-        begin = time.perf_counter()
+        begin, begun = time.perf_counter(), time.process_time()
         try:
             self.editor.edit(self.lm, requests)
             self._applied += len(requests)
@@ -176,6 +181,7 @@ class _CleanModel:
             if not self.editor.prepared:
                 raise
             self.notes.append(f"{', '.join(request.id for request in requests)} was refused: {error}")
+        self.cpu_seconds += time.process_time() - begun
         return time.perf_counter() - begin
 
     def clear(self) -> None:

@@ -140,6 +140,8 @@ def _markdown(
     for table in paper_tables(results, recipe.report.tables):
         parts += [f"## {table.title}", table.text, _table(table.columns, table.rows)]
     parts += ["\n".join(f"- {note}" for note in _notes(results))]
+    failures = [f"- {result.label}: {' '.join(error.split())}" for result in results for error in result.errors]
+    parts += ["## What failed", "\n".join(failures)] if failures else []
     parts += ["## How it was run", f"```\n{command}\n```", environment()]
     parts += ["## Files", "\n".join(_files(results, output))]
     return "\n\n".join(part for part in parts if part) + "\n"

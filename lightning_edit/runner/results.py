@@ -75,6 +75,7 @@ class RunResult:
         files: What the run left, by a short name; pictures (PNG) are shown in the report.
         notes: Sentences for the report.
         tables: Further tables for the report, such as cases to read.
+        errors: What of the run failed while the rest went on; the report says so, and the command's exit status is 1.
     """
 
     label: str
@@ -83,6 +84,7 @@ class RunResult:
     files: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tables: list[ReportTable] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 def row_key(metric: str) -> str:
