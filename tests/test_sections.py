@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.targets import sections
 from lightning_edit.targets.columns import Column, TargetPrompt
 from lightning_edit.targets.rows import Row, make_rows
-from lightning_edit.targets.sections import MOST, WORTH, Sections, cut
+from lightning_edit.targets.sections import Sections, cut
 from lightning_edit.targets.tail import Tail
 
 LENGTHS = [
@@ -20,18 +21,19 @@ LENGTHS = [
 ]
 
 
+@pytest.mark.parametrize("reading", [0, 2, 7, 40])
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_no_other_cut_into_as_many_sections_pads_less(lengths: list[int]) -> None:
-    groups = cut(lengths)
+def test_no_other_cut_is_cheaper(lengths: list[int], reading: int) -> None:
+    groups = cut(lengths, reading)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     assert all(group == sorted(group) for group in groups)
-    assert len(groups) <= MOST
-    waste = sum(len(group) * max(lengths[i] for i in group) for group in groups)
+    cost = sum(len(group) * max(lengths[i] for i in group) + reading for group in groups)
     steps = sorted({*lengths})
-    for bounds in combinations(steps[:-1], len(groups) - 1):
-        ends = [*bounds, steps[-1]]
-        assert waste <= sum(min(end for end in ends if end >= length) for length in lengths)
-    assert waste <= len(lengths) * max(lengths) * (1 - WORTH) ** (len(groups) - 1)
+    for count in range(min(len(steps), 4)):
+        for bounds in combinations(steps[:-1], count):
+            ends = [*bounds, steps[-1]]
+            padded = sum(min(end for end in ends if end >= length) for length in lengths)
+            assert cost <= padded + reading * len(ends)
 
 
 def rows_of_unlike_lengths(lm: LanguageModel) -> list[Row]:
@@ -45,7 +47,10 @@ def rows_of_unlike_lengths(lm: LanguageModel) -> list[Row]:
 
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
-def test_sections_give_what_one_rectangle_gives(tiny_lm: LanguageModel, prefix_cache: bool) -> None:
+def test_sections_give_what_one_rectangle_gives(
+    tiny_lm: LanguageModel, prefix_cache: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sections, "CPU_READING", 2)  # few rows are worth cutting only where reading is cheap
     lm, layer = tiny_lm, 0
     rows = rows_of_unlike_lengths(lm)
     with lm.borrow():

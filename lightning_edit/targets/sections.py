@@ -6,7 +6,6 @@ to the longest, most of a batch would be padding. `Sections` sorts rows by lengt
 """
 
 from collections.abc import Sequence
-from itertools import combinations, pairwise
 
 import torch
 from torch import Tensor
@@ -16,8 +15,7 @@ from lightning_edit.targets.columns import Place
 from lightning_edit.targets.rows import Row
 from lightning_edit.targets.tail import Tail
 
-MOST = 3  # sections of a batch at most
-WORTH = 0.15  # share of the padded tokens that one more section has to save
+CPU_READING, GPU_READING = 32, 256  # tokens whose pass takes about as long as reading the weights once more
 
 
 class Sections:
@@ -40,7 +38,8 @@ class Sections:
         prefix_cache: bool = True,
     ) -> None:
         self.lm = lm
-        self.groups = cut([row.tail if prefix_cache else len(row.ids) for row in rows])
+        reading = CPU_READING if lm.device.type == "cpu" else GPU_READING
+        self.groups = cut([row.tail if prefix_cache else len(row.ids) for row in rows], reading)
         self.tails = [Tail(lm, layer, [rows[i] for i in group], places, prefix_cache) for group in self.groups]
         self._index()
 
@@ -89,31 +88,32 @@ class Sections:
         self._score_at = torch.tensor([begins[i] + j for i in at for j in range(sizes[i])], device=device)
 
 
-def cut(lengths: Sequence[int]) -> list[list[int]]:
-    """Groups of rows that waste few tokens on padding, each in ascending order.
+def cut(lengths: Sequence[int], reading: int) -> list[list[int]]:
+    """Groups of rows that take the least time, each in ascending order, those of short rows first.
+
+    A group takes as long as its padded tokens and `reading` more: every group reads all weights.
 
     Args:
         lengths: Length of each row.
+        reading: How many tokens take as long as reading the weights.
 
     Example:
-        >>> cut([9, 1, 1, 1])
+        >>> cut([9, 1, 1, 1], reading=4)
         [[1, 2, 3], [0]]
-        >>> cut([3, 4, 4])
-        [[0, 1, 2]]
+        >>> cut([9, 8, 8, 8], reading=4)
+        [[0, 1, 2, 3]]
     """
-    ordered = sorted(lengths)
-    upto = {length: i + 1 for i, length in enumerate(ordered)}  # how many rows are no longer
-    steps = list(upto)
-
-    def padded(bounds: tuple[int, ...]) -> int:
-        below = [0, *(upto[bound] for bound in bounds)]
-        return sum(bound * (high - low) for bound, (low, high) in zip(bounds, pairwise(below), strict=True))
-
-    best: tuple[int, ...] = (steps[-1],)
-    for count in range(1, MOST):
-        finer = [(*chosen, steps[-1]) for chosen in combinations(steps[:-1], count)]
-        least = min(finer, key=padded, default=best)
-        if padded(best) - padded(least) < WORTH * padded(best):
-            break
-        best = least
-    return [[i for i, n in enumerate(lengths) if low < n <= high] for low, high in pairwise((0, *best))]
+    steps = sorted({*lengths})
+    below = [0]  # how many rows are shorter than each step, and all of them at last
+    for step in steps:
+        below.append(below[-1] + sum(length == step for length in lengths))
+    least: list[tuple[int, list[int]]] = [(0, [])]  # of the rows below each step: their cost, and where groups end
+    for end in range(1, len(below)):
+        ways = [
+            (least[start][0] + steps[end - 1] * (below[end] - below[start]) + reading, [*least[start][1], end])
+            for start in range(end)
+        ]
+        least.append(min(ways))
+    ends = least[-1][1]
+    group = {step: sum(end <= i for end in ends) for i, step in enumerate(steps)}
+    return [[i for i, length in enumerate(lengths) if group[length] == number] for number in range(len(ends))]

@@ -6,18 +6,20 @@ where a prediction is scored. This file knows how to run a transformers model pi
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
 from lightning_edit.model.attention import attention_output
+from lightning_edit.model.interception import Intercept
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.skipping import skip
 from lightning_edit.targets.columns import Place
+from lightning_edit.targets.prefix import cache_prefixes, head_at, pad, run
 from lightning_edit.targets.rows import Row
 
 
@@ -43,12 +45,13 @@ class Tail:
         prefix_cache: bool = True,
     ) -> None:
         self.lm = lm
+        self.block = lm.site(layer).block
         self.places = [_module_at(lm, layer, place) for place in places]
         self.at_block = self.places == [lm.block(layer)]  # then the block itself is skipped, too
         self.below = [lm.block(i) for i in range(layer + 1 if self.at_block else layer)]
         self._lay_out(rows, max(row.lookup for row in rows) if prefix_cache else 0)
         with torch.no_grad():
-            self.cache = self._fill_cache(rows) if self.prefix else None
+            self.cache = cache_prefixes(lm, [row.ids[: row.lookup] for row in rows]) if self.prefix else None
             if self.prefix and self.cache is None:  # a model with a cache of its own kind
                 self._lay_out(rows, 0)
             self.below_output, self.wrapped, self.start = self._run_below()
@@ -62,7 +65,7 @@ class Tail:
         device, self.prefix = self.lm.device, prefix
         cut = torch.tensor([row.lookup if prefix else 0 for row in rows], device=device)
         width = max(len(row.ids) - c for row, c in zip(rows, cut.tolist(), strict=True))
-        self.ids = _pad([row.ids[c:] for row, c in zip(rows, cut.tolist(), strict=True)], width, device)  # (r, a)
+        self.ids = pad([row.ids[c:] for row, c in zip(rows, cut.tolist(), strict=True)], width, device)  # (r, a)
         last = torch.tensor([len(row.ids) - 1 for row in rows], device=device)
         self.positions = (cut[:, None] + torch.arange(width, device=device)).minimum(last[:, None])
         seen = torch.arange(prefix + width, device=device) >= (prefix - cut)[:, None]
@@ -77,27 +80,6 @@ class Tail:
         pairs = [(i, s) for i, scored in enumerate(self.scored) for s in scored]
         self.scored_rows, self.scored_positions = torch.tensor(pairs, device=device).T
         self.each = torch.arange(len(self.scored), device=device)
-
-    def _fill_cache(self, rows: list[Row]) -> DynamicCache | None:
-        """Attention keys and values of the prefixes in every block; None where the model does not fill the cache."""
-        prefixes = [row.ids[: row.lookup] for row in rows]
-        # a column's rows differ behind the subject, hardly in front of it
-        unique = {prefix: i for i, prefix in enumerate(dict.fromkeys(prefixes))}
-        of_row = torch.tensor([unique[prefix] for prefix in prefixes], device=self.lm.device)
-        ids = _pad(list(unique), self.prefix, self.lm.device)  # (u, p)
-        place = torch.arange(self.prefix, device=ids.device)
-        cache = DynamicCache()
-        with self._head_at(self.each[:1], self.lookup[:1]):
-            self._forward(ids, torch.ones_like(ids), place.expand_as(ids), cache)
-        layers = [layer for layer in cache.layers if type(layer) is DynamicLayer]
-        if len(layers) != self.lm.num_layers or any(layer.get_seq_length() != self.prefix for layer in layers):
-            return None
-        source = place - (self.mask[:, : self.prefix] == 0).sum(1, keepdim=True)  # move right, next to the tail
-        for layer in layers:
-            assert layer.keys is not None  # a layer that has seen tokens
-            assert layer.values is not None
-            layer.keys, layer.values = _take(layer.keys[of_row], source), _take(layer.values[of_row], source)
-        return cache
 
     def _run_below(self) -> tuple[Tensor | None, bool, Tensor]:
         """Hidden states behind the last block below, whether blocks return tuples, and the start values (p, r, d)."""
@@ -114,8 +96,9 @@ class Tail:
                 stack.callback(module.register_forward_hook(keep_start(i)).remove)
             if self.below:
                 stack.callback(self.below[-1].register_forward_hook(keep(-1)).remove)
-            stack.enter_context(self._head_at(self.each[:1], self.lookup[:1]))
-            self._forward(self.ids, self.mask, self.positions, self._fork())
+            stack.enter_context(head_at(self.lm, self.each[:1], self.lookup[:1]))  # where it runs to its end
+            with Intercept(self.lm.model, outputs={self.block: _nothing}, stop=True):
+                run(self.lm, self.ids, self.mask, self.positions, self._fork())
         start, below = torch.stack([seen[i] for i in range(len(self.places))]), seen.get(-1)
         return (None if below is None else _bare(below)), isinstance(below, tuple), start
 
@@ -155,8 +138,8 @@ class Tail:
             if not self.at_block:
                 for module, part in zip(self.places, offset.unbind(), strict=True):
                     stack.callback(module.register_forward_hook(self._injecting(part)).remove)
-            stack.enter_context(self._head_at(self.scored_rows, self.scored_positions))
-            logits = self._forward(self.ids, self.mask, self.positions, self._fork())[0]
+            stack.enter_context(head_at(self.lm, self.scored_rows, self.scored_positions))
+            logits = run(self.lm, self.ids, self.mask, self.positions, self._fork())[0]
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def _injecting(self, offset: Tensor) -> Callable[..., Any]:
@@ -182,18 +165,6 @@ class Tail:
         """Hidden states at the lookup positions (r, d), copied."""
         return self._by_row(hidden)[self.each, self.lookup]
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache | None) -> Tensor:
-        """One call of the whole model; what is skipped or cut is up to the caller."""
-        logits: Tensor = self.lm.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            return_dict=True,
-        ).logits
-        return logits
-
     def _fork(self, rows: Tensor | None = None) -> DynamicCache | None:
         """A cache that shares the prefix's tensors; growing it leaves the prefix as it is."""
         if self.cache is None:
@@ -204,17 +175,6 @@ class Tail:
             fork.batch_select_indices(rows)
         return fork
 
-    @contextmanager
-    def _head_at(self, rows: Tensor, positions: Tensor) -> Iterator[None]:
-        """Let the head see only these hidden states, as one sequence."""
-        handle = self.lm.head.register_forward_pre_hook(
-            lambda module, args: (args[0][rows, positions].unsqueeze(0), *args[1:])
-        )
-        try:
-            yield
-        finally:
-            handle.remove()
-
 
 def _module_at(lm: LanguageModel, layer: int, place: Place) -> nn.Module:
     """The module whose output takes an offset."""
@@ -224,17 +184,10 @@ def _module_at(lm: LanguageModel, layer: int, place: Place) -> nn.Module:
     return lm.projection(layer) if place == "ffn" or site.norm_after else lm.block(layer)
 
 
+def _nothing(hidden: Tensor) -> None:
+    """Keep nothing of what is read."""
+
+
 def _bare(output: Tensor | tuple[Tensor, ...]) -> Tensor:
     """The hidden states in a module's output."""
     return output[0] if isinstance(output, tuple) else output
-
-
-def _pad(sequences: list[tuple[int, ...]], width: int, device: torch.device) -> Tensor:
-    """Token ids, padded on the right (r, width)."""
-    return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences], device=device)
-
-
-def _take(states: Tensor, source: Tensor) -> Tensor:
-    """Attention keys or values (r, heads, p, size) at other places; zero where the place is negative."""
-    index = source.clamp_min(0)[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
-    return states.gather(2, index) * (source >= 0)[:, None, :, None]
