@@ -17,6 +17,7 @@ from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.asking import Asking
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
 from lightning_edit.jobs.protocols import play_in_groups
+from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, Table, Weights, distance, load_model
 from lightning_edit.model.language_model import LanguageModel
@@ -44,6 +45,7 @@ def compare(
     reference: str | None = None,
     dtype: str = "float32",
     choice: Choice = "random",
+    shared_targets: bool = False,
     tables: list[Table] | None = None,
     unedited: bool = False,
     device: str | None = None,
@@ -74,6 +76,8 @@ def compare(
         dtype: Precision of the weights.
         choice: random draws the requests of a file and their order from the seed; first takes the first ones in their
             order for every seed, which then only reaches sampled contexts.
+        shared_targets: Whether each target is optimised once, on the clean model, and shared by all editors, as with
+            the target cache of the public implementations; else each editor optimises on the model as it has edited it.
         tables: Published scores over all edits at the end: counterfact (efficacy, paraphrase, neighborhood) or zsre
             (token accuracy).
         unedited: Whether the clean model has a row, too.
@@ -96,6 +100,7 @@ def compare(
     methods = {label: Declared.read(options, shared or {}, steps) for label, options in editors.items()}
     first = next(iter(streams.values()))
     moments = gather_moments(lm, requests, needed_layers(lm, methods.values()), first, corpus, statistics, tokens)
+    optimizer = SharedTargets(stage.clean) if shared_targets else None
 
     def ask_abilities() -> dict[str, float]:
         return stage.abilities(abilities) if abilities else {}
@@ -111,7 +116,7 @@ def compare(
         ticks = sum(asking.ticks(count, method.steps) for method in methods.values())
         task = progress.add_task("editing", total=len(streams) * ticks)
         for label in sorted(methods, key=lambda label: label != reference):  # the reference comes first
-            cast, found = Cast(methods[label], lm, moments), []
+            cast, found = Cast(methods[label], lm, moments, optimizer), []
             for seed, stream in streams.items():
                 editor, parts = cast.editor(seed), methods[label].steps
                 tick = partial(progress.advance, task)

@@ -21,6 +21,7 @@ from lightning_edit.evaluation import Baseline, Evaluator, say
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import EMBEDDED, Choice, draw_stream, gather_moments, read_requests
+from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
 from lightning_edit.judge import exact_match
@@ -47,6 +48,7 @@ def conflicts(
     decode: Decoding = "greedy",
     dtype: str = "float32",
     choice: Choice = "random",
+    shared_targets: bool = False,
     device: str | None = None,
 ) -> list[RunResult]:
     """Overwrite the same facts in several rounds, and ask after each what the model says now.
@@ -71,6 +73,7 @@ def conflicts(
         decode: As for `compare`.
         dtype: Precision of the weights.
         choice: As for `compare`.
+        shared_targets: As for `compare`.
         device: As for `compare`.
     """
     lm = load_model(model, dtype, device)
@@ -80,11 +83,12 @@ def conflicts(
     methods = {label: Declared.read(options, shared or {}, steps) for label, options in editors.items()}
     first = next(iter(streams.values()))[0]
     moments = gather_moments(lm, requests, needed_layers(lm, methods.values()), first, corpus, statistics, tokens)
+    optimizer = SharedTargets(stage.clean) if shared_targets else None
     results = []
     with Progress(transient=True) as progress:
         task = progress.add_task("overwriting", total=len(methods) * len(streams) * rounds)
         for label, method in methods.items():
-            cast, found = Cast(method, lm, moments), []
+            cast, found = Cast(method, lm, moments, optimizer), []
             for seed, stream in streams.items():
                 editor = cast.editor(seed)
                 result = RunResult("", {"editor": method.name, "aligned": editor.aligned})

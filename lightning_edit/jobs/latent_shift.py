@@ -22,6 +22,7 @@ from lightning_edit.evaluation import Evaluator
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
+from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
 from lightning_edit.model.language_model import LanguageModel
@@ -50,6 +51,7 @@ def latent_shift(
     decode: Decoding = "greedy",
     dtype: str = "float32",
     choice: Choice = "random",
+    shared_targets: bool = False,
     device: str | None = None,
 ) -> list[RunResult]:
     """Let several editors make the same edits, and measure how far hidden states of unrelated prompts have gone.
@@ -74,6 +76,7 @@ def latent_shift(
         decode: As for `compare`.
         dtype: Precision of the weights.
         choice: As for `compare`.
+        shared_targets: As for `compare`.
         device: As for `compare`.
     """
     lm = load_model(model, dtype, device)
@@ -88,11 +91,12 @@ def latent_shift(
     first = next(iter(streams))
     layers = needed_layers(lm, methods.values())
     moments = gather_moments(lm, requests, layers, streams[first], corpus, statistics, tokens)
+    optimizer = SharedTargets(stage.clean) if shared_targets else None
     results, after = list[RunResult](), dict[str, Tensor]()  # states of the first seed
     with Progress(transient=True) as progress:
         task = progress.add_task("editing", total=len(streams) * sum(method.steps for method in methods.values()))
         for label, method in methods.items():
-            cast, found = Cast(method, lm, moments), []
+            cast, found = Cast(method, lm, moments, optimizer), []
             for seed, stream in streams.items():
                 editor = cast.editor(seed)
 

@@ -18,6 +18,7 @@ from lightning_edit.evaluation import Baseline, Evaluator
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
+from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
 from lightning_edit.requests import EditRequest
@@ -52,6 +53,7 @@ def sensitivity(
     decode: Decoding = "greedy",
     dtype: str = "float32",
     choice: Choice = "random",
+    shared_targets: bool = False,
     device: str | None = None,
 ) -> list[RunResult]:
     """Run AlphaEdit with every combination of L2 and null space: each edit alone, and all in sequence.
@@ -76,6 +78,7 @@ def sensitivity(
         decode: As for `compare`.
         dtype: Precision of the weights.
         choice: As for `compare`.
+        shared_targets: As for `compare`.
         device: As for `compare`.
     """
     if not l2 or not nullspace or single < 1:
@@ -95,11 +98,12 @@ def sensitivity(
     }
     layers = needed_layers(lm, grid.values())
     moments = gather_moments(lm, requests, layers, next(iter(streams.values())), corpus, statistics, tokens)
+    optimizer = SharedTargets(stage.clean) if shared_targets else None
     results: list[RunResult] = []
     with Progress(transient=True) as progress:
         task = progress.add_task("editing", total=len(grid) * len(streams))
         for label, method in grid.items():
-            cast, found = Cast(method, lm, moments), []
+            cast, found = Cast(method, lm, moments, optimizer), []
             for seed, stream in streams.items():
                 try:
                     result = _cell(stage, cast, seed, stream, baselines[seed], single, alone[seed])
@@ -125,6 +129,7 @@ def _cell(
     """One combination with one seed: some edits alone, then all in sequence."""
     editor = cast.editor(seed)
     assert isinstance(editor, ClosedFormEditor)
+    stage.remember(editor.layers)
     found: list[Mapping[str, float]] = []
     for request in stream[:single]:
         editor.edit(stage.lm, [request])

@@ -129,6 +129,7 @@ def sequential(
     lm = load_model(model, dtype, device)
     stage = Stage(lm, Evaluator(budget, paraphrases=2, locality=4, portability=1, decode=decode))
     streams = {seed: draw_stream(requests, count, seed, choice) for seed in seeds or [0, 1, 2]}
+    baselines = {seed: stage.evaluator.measure_baseline(lm, stream) for seed, stream in streams.items()}
     methods = {way: Declared(editor, {**(options or {}), **own}, 1) for way, own in WAYS.items()}
     layers = needed_layers(lm, methods.values())
     moments = gather_moments(lm, requests, layers, next(iter(streams.values())), corpus, statistics, tokens)
@@ -142,7 +143,8 @@ def sequential(
             for way in chosen:
                 for number in parts:
                     player: Plays = Replay(one_time, seed) if way == "recorded" else cast[way].editor(seed)
-                    result = _play(player, stage, stream, number)
+                    result = stage.play(player, stream, number, baselines[seed])
+                    stage.restore()
                     result.row = {"way": way, "steps": number, **result.row}
                     result.row["distance"] = exact_distance(exact_weights(player), reference, base)
                     found[f"{way}-{number}"].append(result)
@@ -163,14 +165,6 @@ def _one_time(cast: Cast, stage: Stage, stream: Sequence[EditRequest], seed: int
     editor.edit(stage.lm, stream)
     stage.restore()
     return editor, exact_weights(editor)
-
-
-def _play(player: Plays, stage: Stage, stream: Sequence[EditRequest], number: int) -> RunResult:
-    """One run in so many steps."""
-    baseline = stage.evaluator.measure_baseline(stage.lm, stream)
-    result = stage.play(player, stream, number, baseline)
-    stage.restore()
-    return result
 
 
 def exact_weights(player: Plays) -> Exact:

@@ -28,6 +28,7 @@ from lightning_edit.model.weights import read_weight, write_weight
 from lightning_edit.module import EditableModule
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import Curve, RunResult
+from lightning_edit.targets import TargetOptimizer
 
 Weights = dict[int, torch.Tensor]  # (d, n) by layer
 Table = Literal["counterfact", "zsre"]
@@ -98,10 +99,17 @@ class Cast:
         method: The declaration.
         lm: The clean model.
         moments: Key statistics of all layers it may want, or the file they are in.
+        optimizer: What finds its targets; the editor itself, on the model as it is, where absent.
     """
 
-    def __init__(self, method: Declared, lm: LanguageModel, moments: Mapping[int, KeyCovariance] | str) -> None:
-        self.method, self._lm, self._moments = method, lm, moments
+    def __init__(
+        self,
+        method: Declared,
+        lm: LanguageModel,
+        moments: Mapping[int, KeyCovariance] | str,
+        optimizer: TargetOptimizer | None = None,
+    ) -> None:
+        self.method, self._lm, self._moments, self._optimizer = method, lm, moments, optimizer
         self._ready: Editor | None = None
 
     def editor(self, seed: int = 0) -> Editor:
@@ -110,6 +118,13 @@ class Cast:
         Args:
             seed: Seed of contexts, where it samples any.
         """
+        editor = self._prepared(seed)
+        if self._optimizer is not None:
+            editor.find_targets_with(self._optimizer)
+        return editor
+
+    def _prepared(self, seed: int) -> Editor:
+        """An editor with its priors."""
         if self._ready is not None:
             return copy.deepcopy(self._ready)
         editor = self.method.build(seed)
