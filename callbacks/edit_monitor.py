@@ -1,20 +1,22 @@
 """`EditMonitor`: whether edits hold, and what they cost, while training runs.
 
-Knows when to ask. Refuses to know what has to be remembered for that (`examiner.py`), how questions are answered and
-judged (`evaluation/`), and who edits: it is told of commits, and a control run, where nothing is edited, is watched in
-the same way.
+Knows the moments at which to ask. Refuses to know which of them count (`measuring.py`), what has to be remembered
+(`examiner.py`), what came out (`edit_history.py`), how questions are answered and judged (`evaluation/`), and who
+edits: it is told of commits, and a control run, where nothing is edited, is watched in the same way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.clock import Clock
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
+from lightning_edit.callbacks.edit_history import EditHistory, Row
 from lightning_edit.callbacks.examiner import Examiner
 from lightning_edit.callbacks.measuring import MeasuringPlan, is_last
 from lightning_edit.callbacks.scalars import keep_metric, log_scalars, write_to_loggers
@@ -30,7 +32,6 @@ from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
 VERSION = 2
-Row = dict[str, float]
 
 
 class EditMonitor(EditCallback):
@@ -113,8 +114,7 @@ class EditMonitor(EditCallback):
         self.examiner = Examiner(evaluator, batch_budget, teacher_forced, by_confidence, confidence_template)
         self.at_start, self.at_validation, self.at_end = at_start, at_validation, at_end
         self.commit_locality, self.each_batch = commit_locality, batch_budget != 0
-        self.history: list[Row] = []
-        self.batches: list[Row] = []
+        self.measured = EditHistory()
         self._due = False
         self._clock: Clock | None = None
 
@@ -130,15 +130,21 @@ class EditMonitor(EditCallback):
         """How the model is asked."""
         return self.examiner.options
 
+    @property
+    def history(self) -> list[Row]:
+        """Every measurement of all edits so far, with `count` and `step`."""
+        return self.measured.rows
+
+    @property
+    def batches(self) -> list[Row]:
+        """Every measurement of one commit right after it, with `count` and `step`."""
+        return self.measured.batches
+
     def summary(self) -> dict[str, float | int | str | bool]:
         """The last measurement, means over commits, and how all of it was measured, as plain values for a table."""
-        last = {name: value for name, value in (self.history or [{}])[-1].items() if name not in ("count", "step")}
-        means = {name: _mean(self.batches, name) for row in self.batches for name in row if name.startswith("batch_")}
-        if any("commit_locality" in row for row in self.history):
-            means["commit_locality"] = _mean(self.history, "commit_locality")
         mine = self.examiner.evaluator
         protocol = protocol_of(mine.decode, mine.options, against_unedited=True, judge=mine.judge)
-        return {**last, **means, "protocol": protocol.name}
+        return {**self.measured.summary(), "protocol": protocol.name}
 
     # -- the Trainer's hooks ---------------------------------------------------------------------------------------
 
@@ -161,9 +167,10 @@ class EditMonitor(EditCallback):
             self.examiner.begin(lm, known)
             return self.examiner.base_rates(lm, known) if self.at_start and not editing.count else None
 
-        values = on_rank_zero(trainer, measure)
+        with shown(trainer, lm, "asking the unedited model"):
+            values = on_rank_zero(trainer, measure)
         if values:
-            write_to_loggers(trainer, self._note(trainer, editing, values))
+            write_to_loggers(trainer, self.measured.add(editing.count, trainer.global_step, values))
 
     def on_before_edit(
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]
@@ -179,7 +186,8 @@ class EditMonitor(EditCallback):
             if self._due and self.commit_locality:
                 self.examiner.look(lm, everything, requests)
 
-        on_rank_zero(trainer, ask)
+        with shown(trainer, lm, "asking before the commit"):
+            on_rank_zero(trainer, ask)
 
     def on_after_edit(
         self,
@@ -217,8 +225,8 @@ class EditMonitor(EditCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers: the unedited model's answers, and what was measured."""
-        rows = {"history": [dict(row) for row in self.history], "batches": [dict(row) for row in self.batches]}
-        return {"version": VERSION, "examiner": self.examiner.state_dict(), "plan": self.plan.state_dict(), **rows}
+        parts = {"examiner": self.examiner.state_dict(), "plan": self.plan.state_dict()}
+        return {"version": VERSION, **parts, **self.measured.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a saved state.
@@ -230,8 +238,7 @@ class EditMonitor(EditCallback):
             raise StateError(
                 f"the checkpoint's EditMonitor has version {state_dict.get('version')!r}; expected {VERSION}."
             )
-        self.history = [dict(row) for row in state_dict["history"]]
-        self.batches = [dict(row) for row in state_dict["batches"]]
+        self.measured.load_state_dict(state_dict)
         self.plan.load_state_dict(state_dict["plan"])
         self.examiner.load_state_dict(state_dict["examiner"])
 
@@ -252,16 +259,11 @@ class EditMonitor(EditCallback):
             handed_over = session.handed_over() if everything else None
             return self.examiner.examine(lm, handed_over, session.active_requests(), batch)
 
-        values, of_batch = on_rank_zero(trainer, measure)
-        if of_batch:
-            self.batches.append({"count": editing.count, "step": trainer.global_step, **of_batch})
-        logged = self._note(trainer, editing, values) if everything else {"edit/count": float(editing.count)}
-        return logged | {f"edit/{name}": value for name, value in of_batch.items()}
-
-    def _note(self, trainer: "pl.Trainer", editing: ContinualEdit, values: Mapping[str, float]) -> Row:
-        """Enter a measurement of everything so far; its numbers by log key."""
-        self.history.append({"count": editing.count, "step": trainer.global_step, **values})
-        return {"edit/count": editing.count, **{f"edit/{name}": value for name, value in values.items()}}
+        with shown(trainer, lm, "asking about edits"):
+            values, of_batch = on_rank_zero(trainer, measure)
+        place = (editing.count, trainer.global_step)
+        logged = self.measured.add(*place, values) if everything else {}
+        return logged | self.measured.add_batch(*place, of_batch)
 
     def _look(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[ContinualEdit, LanguageModel]:
         """The callback that edits, and the model it edits."""
@@ -272,9 +274,3 @@ class EditMonitor(EditCallback):
                 "run without edits use ContinualEdit(editor=None, ...), a control run."
             )
         return editing, editing.find_language_model(trainer, pl_module)
-
-
-def _mean(rows: Sequence[Mapping[str, float]], name: str) -> float:
-    """Mean over the rows that have a number."""
-    values = [row[name] for row in rows if name in row]
-    return sum(values) / len(values)

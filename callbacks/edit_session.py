@@ -4,17 +4,19 @@ Rank zero edits, repairs and reads requests; the others get its weights. Refuses
 loggers and the rest of the Trainer (`ContinualEdit` does).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from lightning_edit.algebra.moments import KeyCovariance
+from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.commit import Commit, Elsewhere, commit
 from lightning_edit.callbacks.edit_callback import find_callback
 from lightning_edit.callbacks.gate import Gate
 from lightning_edit.callbacks.key_covariance_tracker import KeyCovarianceTracker
+from lightning_edit.callbacks.shared_targets import with_helpers
 from lightning_edit.callbacks.strategies import (
     is_sharded,
     on_rank_zero,
@@ -31,6 +33,7 @@ from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
 VERSION = 1
+Result = TypeVar("Result")
 
 
 class EditSession:
@@ -177,7 +180,8 @@ class EditSession:
         def act() -> Commit:
             return commit(self.editor, self._model(), requests, self.source or Elsewhere(), self.skip_bad, self.gate)
 
-        done = with_model(trainer, act)
+        with shown(trainer, self._model(), "editing"):
+            done = self._together(trainer, act)
         self._share(trainer)
         self.count += done.count
         self.seconds += done.report.seconds.get("total", 0.0)
@@ -195,7 +199,9 @@ class EditSession:
         editor = self.editor
         if editor is None or not self.count or self._lm is None:
             return None
-        reports = with_model(trainer, lambda: [one.repair(self._model(), refresh=refresh) for one in self._editors()])
+        lm = self._lm
+        with shown(trainer, lm, "repairing edits"):
+            reports = self._together(trainer, lambda: [one.repair(lm, refresh=refresh) for one in self._editors()])
         self._share(trainer)
         return reports[0]
 
@@ -258,6 +264,12 @@ class EditSession:
     def _model(self) -> LanguageModel:
         assert self._lm is not None  # from `begin` to `release`
         return self._lm
+
+    def _together(self, trainer: "pl.Trainer", action: Callable[[], Result]) -> Result:
+        """Edit on rank zero, which shares out what takes longest; on all ranks alike if the model is sharded."""
+        if trainer.world_size == 1 or is_sharded(trainer):
+            return with_model(trainer, action)
+        return with_helpers(trainer, self._model(), self._editors(), action)
 
     def _share(self, trainer: "pl.Trainer") -> None:
         """Give the other ranks what an operation changed; in a sharded model each has done the same."""

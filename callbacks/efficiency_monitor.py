@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.scalars import log_scalars, write_to_loggers
@@ -166,7 +167,8 @@ class EfficiencyMonitor(EditCallback):
         """What the first edits' prompts take now."""
         lm = self._editing(trainer).find_language_model(trainer, pl_module)
         texts, tokens = self.texts, self.tokens
-        return on_rank_zero(trainer, lambda: measure_latency(lm, texts, tokens, self.runs, self.warmup))
+        with shown(trainer, lm, "timing inference"):
+            return on_rank_zero(trainer, lambda: measure_latency(lm, texts, tokens, self.runs, self.warmup))
 
     def _ratio(self, now: Latency) -> dict[str, float]:
         """Latency against the untouched model's, if that was taken on this device."""

@@ -1,7 +1,8 @@
 """`ReasoningBenchmark`: whether a model can still reason, while it is edited and trained.
 
-Knows when to measure and what was measured before. Refuses to know what a task is and how it is asked
-(`lightning_edit/reasoning`), and who edits: without edits, and outside of training, it measures as well.
+Knows the moments at which to measure and what was measured before. Refuses to know which of them count
+(`benchmark_plan.py`), what a task is and how it is asked (`lightning_edit/reasoning`), and who edits: without edits,
+and outside of training, it measures as well.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,14 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lightning_edit.callbacks.backbone import resolve_language_model
+from lightning_edit.callbacks.bars import shown
+from lightning_edit.callbacks.benchmark_plan import BenchmarkPlan
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.scalars import log_scalars, write_to_loggers
 from lightning_edit.callbacks.strategies import check_strategy, is_sharded, on_rank_zero, with_model
 from lightning_edit.editors.report import EditReport
-from lightning_edit.errors import StateError, StrategyError
+from lightning_edit.errors import StateError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.reasoning.benchmark import Benchmark
 from lightning_edit.reasoning.ranks import Ranks
@@ -85,22 +88,14 @@ class ReasoningBenchmark(EditCallback):
         backbone: str | None = None,
         tokenizer: Any = None,
     ) -> None:
-        rhythms = {"edits": every_n_edits, "commits": every_n_commits, "validations": every_n_validations}
-        for name, value in rhythms.items():
-            if value is not None and value < 1:
-                raise StrategyError(f"found every_n_{name}={value}, expected at least 1, or None for never")
+        self.plan = BenchmarkPlan(every_n_edits, every_n_commits, every_n_validations)
         data = (data_dir, num_fewshot, max_new_tokens, batch_size)
         self.benchmark = Benchmark(tasks, limit, seed, *data, chat, system, reasoning, include_path)
-        self.every_n_edits, self.every_n_commits = every_n_edits, every_n_commits
-        self.every_n_validations = every_n_validations
         self.at_start, self.at_end = at_start, at_end
         self.baseline: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
         self.scores: dict[str, TaskScore] = {}
         self._find = (backbone, tokenizer)
-        self._commits = 0
-        self._validations = 0
-        self._due = False
 
     @property
     def state_key(self) -> str:
@@ -145,11 +140,7 @@ class ReasoningBenchmark(EditCallback):
         """Settle whether the commit is measured."""
         editing = find_callback(trainer, ContinualEdit)
         assert editing is not None  # it has announced these requests
-        self._commits += 1
-        before, after = editing.count, editing.count + len(requests)
-        by_commits = self.every_n_commits is not None and self._commits % self.every_n_commits == 0
-        by_edits = self.every_n_edits is not None and before // self.every_n_edits < after // self.every_n_edits
-        self._due = by_commits or by_edits
+        self.plan.next_commit(editing.count, editing.count + len(requests))
 
     def on_after_edit(
         self,
@@ -159,8 +150,7 @@ class ReasoningBenchmark(EditCallback):
         report: EditReport,
     ) -> None:
         """Measure, if it is time."""
-        if self._due:
-            self._due = False
+        if self.plan.take():
             log_scalars(trainer, pl_module, self._measure(trainer, pl_module))
 
     def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
@@ -170,8 +160,7 @@ class ReasoningBenchmark(EditCallback):
         if trainer.state.fn != TrainerFn.FITTING:
             self._measure_alone(trainer, pl_module)
             return
-        self._validations += 1
-        if self.every_n_validations is not None and self._validations % self.every_n_validations == 0:
+        if self.plan.next_validation():
             self._repair(trainer, "validation")
             log_scalars(trainer, pl_module, self._measure(trainer, pl_module))
 
@@ -202,8 +191,7 @@ class ReasoningBenchmark(EditCallback):
             "baseline": dict(self.baseline),
             "history": [dict(row) for row in self.history],
             "avoid": list(self.benchmark.avoid),
-            "commits": self._commits,
-            "validations": self._validations,
+            **self.plan.state_dict(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -219,18 +207,18 @@ class ReasoningBenchmark(EditCallback):
         self.baseline = dict(state_dict["baseline"])
         self.history = [dict(row) for row in state_dict["history"]]
         self.benchmark.avoid = list(state_dict["avoid"])
-        self._commits, self._validations = state_dict["commits"], state_dict["validations"]
+        self.plan.load_state_dict(state_dict)
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
     def _measure(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> dict[str, float]:
         """Ask everything; the numbers by log key, the same on every rank."""
-        lm, bars = self._model(trainer, pl_module), trainer.progress_bar_callback is not None
-        if is_sharded(trainer):  # each forward needs every rank, so all of them ask everything
-            shown = bars and trainer.is_global_zero
-            self.scores = with_model(trainer, lambda: self.benchmark.run(lm, Ranks(alone=True), progress=shown))
-        else:
-            self.scores = self.benchmark.run(lm, Ranks(alone=trainer.world_size == 1), progress=bars)
+        lm = self._model(trainer, pl_module)
+        with shown(trainer, lm, "asking " + ", ".join(self.benchmark.tasks)):
+            if is_sharded(trainer):  # each forward needs every rank, so all of them ask everything
+                self.scores = with_model(trainer, lambda: self.benchmark.run(lm, Ranks(alone=True)))
+            else:
+                self.scores = self.benchmark.run(lm, Ranks(alone=trainer.world_size == 1))
         values = {name: found.score for name, found in self.scores.items()}
         for name, found in self.scores.items():
             further = {metric: value for metric, value in found.metrics.items() if metric != found.metric}

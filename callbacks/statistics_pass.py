@@ -12,9 +12,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_edit.algebra.moments import KeyCovariance
+from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.key_tap import KeyTap, empty_moments, gather_moments
 from lightning_edit.errors import StatisticsError
 from lightning_edit.model.interception import Intercept
@@ -41,12 +41,12 @@ def statistics_of_training_data(
     )
     moments = empty_moments(lm, layers)
     share = -(-tokens // trainer.world_size)
-    quiet = not trainer.is_global_zero
-    with isolate_rng(), lm.borrow(), KeyTap(lm, moments), tqdm(total=share, unit=" tokens", disable=quiet) as bar:
+    with isolate_rng(), lm.borrow(), KeyTap(lm, moments), shown(trainer, lm, "reading keys (tokens)"):
+        lm.progress.more(share)
         for batch in text_batches(trainer, pl_module):
             before = moments[layers[0]].count
             _run(lm, batch, max(layers))
-            bar.update(moments[layers[0]].count - before)
+            lm.progress.done(moments[layers[0]].count - before)
             if moments[layers[0]].count >= share:
                 break
     gather_moments(moments)

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.cadence import Cadence
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
@@ -90,7 +91,8 @@ class SurvivalProbe(EditCallback):
             self._answers = say(lm, [request.prompt for request in drawn], self.evaluator.options)
             self._start = {layer: read_weight(lm.projection(layer)).clone() for layer in layers}
 
-        on_rank_zero(trainer, ask)
+        with shown(trainer, lm, "asking the unedited model"):
+            on_rank_zero(trainer, ask)
 
     def on_after_edit(
         self,
@@ -118,7 +120,8 @@ class SurvivalProbe(EditCallback):
         write_to_loggers(trainer, self._measure(trainer, pl_module))
         editor = editing.editor
         if self.undo and editor is not None and editor.requests:
-            self.row |= on_rank_zero(trainer, lambda: self._undone(editor, lm))
+            with shown(trainer, lm, "taking the edits back on trial"):
+                self.row |= on_rank_zero(trainer, lambda: self._undone(editor, lm))
 
     def _measure(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> dict[str, float]:
         """The numbers by log key, the same on every rank."""
@@ -128,7 +131,8 @@ class SurvivalProbe(EditCallback):
             scores = self.evaluator.evaluate(lm, self._requests, self._baseline)
             return {**scores, "site_change": self._change(lm)}
 
-        values = on_rank_zero(trainer, measure)
+        with shown(trainer, lm, "asking about edits"):
+            values = on_rank_zero(trainer, measure)
         self.row |= values
         return {"edit/count": float(editing.count), **{f"edit/{name}": value for name, value in values.items()}}
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 
+from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.edit_guard import EditGuard
@@ -106,7 +107,9 @@ class WandbEditLogger(EditCallback):
         editing = find_callback(trainer, ContinualEdit)
         assert editing is not None  # it has announced these requests
         lm: LanguageModel = editing.find_language_model(trainer, pl_module)
-        said = on_rank_zero(trainer, lambda: say(lm, [request.prompt for request in requests], self.options))
+        prompts = [request.prompt for request in requests]
+        with shown(trainer, lm, "answers for the table"):
+            said = on_rank_zero(trainer, lambda: say(lm, prompts, self.options))
         return {request.id: said[request.prompt] for request in requests}
 
 

@@ -1,25 +1,25 @@
 """What a model says: continuations of many prompts at once, greedy or sampled from the likeliest tokens.
 
-Batches are made of prompts of like length and padded on the left, with attention masks and position ids that make each
-row what it would be alone; the cache of keys and values is reused; a row that is done leaves the batch, and the batch
-ends when all are. This file knows tokens and text. It does not know what the right answer is, nor where in the text the
-answer stands (`evaluation/reading.py`). The model, the tokenizer and the random state stay as they were.
+Batches are made of prompts of like length and padded so that each row is what it would be alone (`model/layout.py`);
+the cache of keys and values is reused; a row that is done leaves the batch, and the batch ends when all are. This file
+knows tokens and text. It does not know what the right answer is, nor where in the text the answer stands
+(`evaluation/reading.py`). The model, the tokenizer and the random state stay as they were.
 """
 
 import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from lightning_edit.chat import Chat, render
 from lightning_edit.errors import EditError, RequestError
-from lightning_edit.model.encoding import pad, padding_token, tokenize
+from lightning_edit.model.encoding import tokenize
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.layout import forward_last
+
+__all__ = ["Stop", "check_room", "decode", "decode_tokens", "forward_last", "sample"]
 
 Stop = Callable[[str, str], bool]
 """From a prompt and the text written behind it so far to whether that is enough."""
@@ -105,32 +105,10 @@ def sample(
     rows = _rows(lm, prompts, None)
     bare = [ids for ids, _ in tokenize(lm.tokenizer, prompts)]  # a memory's part of what is read is no part of the text
     for index, (row, ids) in enumerate(zip(rows, bare, strict=True)):
-        row.limit = min(length - len(ids), lm.max_length - len(row.ids))
+        row.limit = min(length - len(ids), lm.layout.room(lm, len(row.ids)))
         row.draws = _draws(seed, index)
     _write(lm, [row for row in rows if row.limit > 0], batch_size, None, top_k)
     return _texts(lm, [ids + row.written for row, ids in zip(rows, bare, strict=True)])
-
-
-def forward_last(lm: LanguageModel, ids: Tensor, mask: Tensor, last: int = 1, cache: Any = None) -> Any:
-    """One forward over padded rows, with logits at the last positions only.
-
-    Args:
-        lm: The language model, borrowed.
-        ids: New tokens (b, t).
-        mask: Attention mask of the cached and the new tokens (b, T).
-        last: Number of positions whose logits are wanted.
-        cache: Keys and values of the tokens before the new ones; None starts afresh without keeping any.
-
-    Returns:
-        The model's output; `logits` is (b, last, v).
-    """
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, -ids.shape[1] :]  # (b, t)
-    wanted = {"position_ids": positions, "logits_to_keep": last}  # some models count by the mask, some keep all logits
-    known = inspect.signature(lm.model.forward).parameters
-    extra = {name: value for name, value in wanted.items() if name in known}
-    output = lm.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, past_key_values=cache, **extra)
-    output.logits = output.logits[:, -last:]
-    return output
 
 
 def check_room(lm: LanguageModel, lengths: Iterable[tuple[str, int]]) -> None:
@@ -163,8 +141,8 @@ def _rows(lm: LanguageModel, prompts: Sequence[str], chat: Chat | None) -> list[
     """A row for each prompt, in order; all of them fit into the model's context."""
     told = lm.recall(prompts, chat)
     texts = told if chat is None else render(lm.tokenizer, told, chat)
-    encoded = tokenize(lm.tokenizer, texts, special=chat is None)
-    rows = [_Row(prompt, ids) for prompt, (ids, _) in zip(prompts, encoded, strict=True)]
+    encoded = lm.layout.read_prompts(lm, texts, special=chat is None)
+    rows = [_Row(prompt, ids) for prompt, ids in zip(prompts, encoded, strict=True)]
     check_room(lm, [(row.prompt, len(row.ids)) for row in rows])
     return rows
 
@@ -173,13 +151,14 @@ def _greedy_rows(lm: LanguageModel, prompts: Sequence[str], limit: int, chat: Ch
     """A row for each distinct prompt."""
     rows = _rows(lm, list(dict.fromkeys(prompts)), chat)
     for row in rows:
-        row.limit = min(limit, max(lm.max_length - len(row.ids), 1))  # even a full context says what comes next
+        row.limit = min(limit, max(lm.layout.room(lm, len(row.ids)), 1))  # even a full context says what comes next
     return {row.prompt: row for row in rows}
 
 
 def _write(lm: LanguageModel, rows: list[_Row], batch_size: int, stop: Stop | None, top_k: int = 1) -> None:
     """Write behind all rows, in batches of like length."""
     order = sorted(rows, key=lambda row: -len(row.ids))
+    lm.progress.more(len(order))
     with lm.borrow():
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
@@ -189,10 +168,9 @@ def _write(lm: LanguageModel, rows: list[_Row], batch_size: int, stop: Stop | No
 
 def _write_batch(lm: LanguageModel, rows: list[_Row], stop: Stop | None, top_k: int) -> None:
     """Write behind each row until all are done."""
-    ends, cache = _end_tokens(lm), DynamicCache(config=lm.model.config.get_text_config())
-    ids, mask = pad([row.ids for row in rows], padding_token(lm.tokenizer), "left", lm.device)  # (b, t)
+    ends, writing = _end_tokens(lm), lm.layout.begin(lm, [row.ids for row in rows])
     for _ in range(max(row.limit for row in rows)):
-        logits = forward_last(lm, ids, mask, 1, cache).logits[:, -1]  # (b, v)
+        logits = writing.logits()  # (b, v)
         tokens = logits.argmax(-1) if top_k == 1 else _draw(logits, rows, top_k)  # (b,)
         going = [(slot, token) for slot, token in enumerate(tokens.tolist()) if token not in ends]
         for slot, token in going:
@@ -202,12 +180,13 @@ def _write_batch(lm: LanguageModel, rows: list[_Row], stop: Stop | None, top_k: 
         if not keep:
             break
         if len(keep) < len(rows):
-            index = torch.tensor(keep, device=mask.device)
-            cache.batch_select_indices(index)
+            index = torch.tensor(keep, device=tokens.device)
+            writing.keep(index)
             lm.scope.keep(index)
-            rows, mask, tokens = [rows[slot] for slot in keep], mask[index], tokens[index]
-        ids = tokens[:, None]  # (b, 1)
-        mask = torch.cat([mask, mask.new_ones(len(keep), 1)], 1)
+            lm.progress.done(len(rows) - len(keep))
+            rows, tokens = [rows[slot] for slot in keep], tokens[index]
+        writing.write(tokens)
+    lm.progress.done(len(rows))
 
 
 def _draws(seed: int, index: int) -> torch.Generator:

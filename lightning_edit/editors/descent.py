@@ -95,7 +95,7 @@ def descend(
     adam = torch.optim.Adam(stepped, lr=options.lr, weight_decay=options.weight_decay)
     number = 0
     with torch.enable_grad():
-        for _ in range(options.steps):
+        for _ in lm.progress.each(range(options.steps)):
             seen: list[Tensor] = []
             moved = False
             for batch in batches:

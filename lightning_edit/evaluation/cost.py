@@ -85,11 +85,11 @@ def measure_latency(
     lengths = lm.encode(prompts).attention_mask.sum(-1).tolist()
     check_room(lm, [(prompt, length + tokens) for prompt, length in zip(prompts, lengths, strict=True)])
     seconds: list[float] = []
-    for turn in range(warmup + runs):
-        for prompt in prompts:
-            taken = _seconds(lm, prompt, tokens)
-            if turn >= warmup:
-                seconds.append(taken)
+    turns = [(turn, prompt) for turn in range(warmup + runs) for prompt in prompts]
+    for turn, prompt in lm.progress.each(turns):
+        taken = _seconds(lm, prompt, tokens)
+        if turn >= warmup:
+            seconds.append(taken)
     low, median, high = statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else seconds * 3
     return Latency(median, low, high, tokens, len(seconds), device_name(lm))
 

@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from lightning_edit.chat import Chat, render
-from lightning_edit.decoding import check_room, forward_last
+from lightning_edit.decoding import check_room
 from lightning_edit.errors import EditError, RequestError
-from lightning_edit.model.encoding import pad, padding_token, tokenize
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.layout import Pair, Side
 
 Reduction = Literal["mean", "sum"]
-Side = Literal["left", "right"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +95,9 @@ def score_continuations(
 ) -> Likelihoods:
     """Score continuations behind prompts, token by token, many in one forward.
 
+    An encoder-decoder reads the prompt in its encoder and is scored on what its decoder says, each token where the
+    decoder has been given those before it.
+
     What is scored are the tokens of `prompt + " " + continuation` that reach beyond the prompt: the two are tokenized
     as one text, as they would be read, and a token that crosses the border counts to the continuation. In a chat the
     continuation opens the model's turn and gets no space. Each text is scored as it would be alone, however it is
@@ -113,50 +115,45 @@ def score_continuations(
     """
     rows = _rows(lm, prompts, continuations, chat, joint)
     logs, likeliest = [torch.zeros(0)] * len(rows), [torch.zeros(0)] * len(rows)
-    order = sorted(range(len(rows)), key=lambda index: -len(rows[index][0]))
+    order = sorted(range(len(rows)), key=lambda index: -lm.layout.size(rows[index]))
+    lm.progress.more(len(order))
     with lm.borrow():
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             scored = _score_batch(lm, [rows[index] for index in batch], padding)
             for index, (log, top) in zip(batch, scored, strict=True):
                 logs[index], likeliest[index] = log, top
+            lm.progress.done(len(batch))
     return Likelihoods(logs, likeliest)
 
 
 def _rows(
     lm: LanguageModel, prompts: Sequence[str], continuations: Sequence[str], chat: Chat | None, joint: str
-) -> list[tuple[list[int], int]]:
-    """Tokens of each text, and how many of them, at its end, are the continuation's."""
+) -> list[Pair]:
+    """Tokens of each prompt and of its continuation."""
     told = lm.recall(prompts, chat)
     heads, joint = (told, joint) if chat is None else (render(lm.tokenizer, told, chat), "")
     texts = [f"{head}{joint}{tail}" for head, tail in zip(heads, continuations, strict=True)]
-    rows = []
-    encoded = tokenize(lm.tokenizer, texts, special=chat is None)
-    for text, head, tail, (ids, offsets) in zip(texts, heads, continuations, encoded, strict=True):
-        length = sum(end > len(head) for _, end in offsets) if tail.strip() else 0
-        if not 0 < length < len(ids):
+    pairs = lm.layout.split(lm, heads, continuations, joint, special=chat is None)
+    for text, tail, pair in zip(texts, continuations, pairs, strict=True):
+        length = len(pair.answer) if tail.strip() else 0
+        if not length or not pair.prompt:
             raise RequestError(
-                f"found {length} target tokens among the {len(ids)} of {text!r}; expected at least one of the target "
-                "and one before it. Give a prompt and a target that is not empty."
+                f"found {length} target tokens among the {len(pair.prompt) + len(pair.answer)} of {text!r}; expected "
+                "at least one of the target and one before it. Give a prompt and a target that is not empty."
             )
-        rows.append((ids, length))
-    check_room(lm, [(text, len(ids)) for text, (ids, _) in zip(texts, rows, strict=True)])
-    return rows
+    check_room(lm, [(text, lm.layout.size(pair)) for text, pair in zip(texts, pairs, strict=True)])
+    return pairs
 
 
-def _score_batch(lm: LanguageModel, rows: list[tuple[list[int], int]], padding: Side) -> list[tuple[Tensor, Tensor]]:
+def _score_batch(lm: LanguageModel, rows: list[Pair], padding: Side) -> list[tuple[Tensor, Tensor]]:
     """For each row, log-probabilities of the continuation's tokens and whether each is the likeliest, (t,) each."""
-    ids, mask = pad([ids for ids, _ in rows], padding_token(lm.tokenizer), padding, lm.device)  # (b, T)
-    width = ids.shape[1]
-    ends = [width if padding == "left" else len(row) for row, _ in rows]
-    first = min(end - length for end, (_, length) in zip(ends, rows, strict=True))  # nothing is scored before it
-    with lm.scope.announce([len(row) - length for row, length in rows]):
-        logits = forward_last(lm, ids[:, :-1], mask[:, :-1], width - first).logits  # (b, w, v)
-    labels = ids[:, first:]  # (b, w)
+    with lm.scope.announce([len(row.prompt) for row in rows]):
+        found = lm.layout.predict(lm, rows, padding)
+    logits, labels = found.logits, found.labels  # (b, w, v), (b, w)
     logs = logits.gather(-1, labels[..., None])[..., 0].double() - _normaliser(logits)  # (b, w)
     top = logits.argmax(-1) == labels
-    places = [slice(end - length - first, end - first) for end, (_, length) in zip(ends, rows, strict=True)]
-    return [(log[place], hit[place]) for log, hit, place in zip(logs.cpu(), top.cpu(), places, strict=True)]
+    return [(log[place], hit[place]) for log, hit, place in zip(logs.cpu(), top.cpu(), found.places, strict=True)]
 
 
 def _normaliser(logits: Tensor) -> Tensor:

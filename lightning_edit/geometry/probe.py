@@ -30,7 +30,15 @@ from lightning_edit.geometry.activations import Point, Pooling, State, random_st
 from lightning_edit.geometry.change_metrics import FirstOrderError
 from lightning_edit.geometry.comparison import BRIEF, RATES, Comparison
 from lightning_edit.geometry.first_order import network_change
-from lightning_edit.geometry.reference import Batch, Readings, Reference, float64_home, make_reference, on_device
+from lightning_edit.geometry.reference import (
+    Batch,
+    Readings,
+    Reference,
+    float64_home,
+    make_reference,
+    on_device,
+    sample_count,
+)
 from lightning_edit.geometry.relative_change import Aggregation
 from lightning_edit.geometry.spectrum import Spectrum
 from lightning_edit.geometry.stability import SIZES, stability
@@ -149,9 +157,9 @@ class GeometryProbe:
             for label, pair in PAIRS.items()
             if all(state in states for state in pair)
         }
-        for batch, pick in zip(reference.batches, reference.picks, strict=True):
+        for batch, pick in lm.progress.each(list(zip(reference.batches, reference.picks, strict=True))):
             rows = read_states(lm.model, on_device(lm, batch), self.points, states, self.pooling)
-            readings.add(rows["now"], pick)
+            readings.add(rows["now"], pick, sample_count(batch, self.pooling))
             for label, comparison in found.items():
                 after, earlier = PAIRS[label]
                 comparison.update(rows[after], rows[earlier])

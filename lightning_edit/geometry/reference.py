@@ -82,18 +82,20 @@ class Readings:
     spectra: dict[str, RepresentationSpectrum]
     rows: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def add(self, found: Mapping[str, Tensor], pick: Tensor) -> None:
+    def add(self, found: Mapping[str, Tensor], pick: Tensor, count: int) -> None:
         """Add the samples of a batch.
 
         Args:
             found: Rows (m, d) by place.
-            pick: Which of them belong to the sketch.
+            pick: Which of the batch's samples belong to the sketch.
+            count: How many samples the batch has.
         """
         for name, rows in found.items():
+            own = pick if len(rows) == count else pick * len(rows) // count  # a decoder may read more than an encoder
             if name not in self.spectra:
                 self.spectra[name] = RepresentationSpectrum(rows.shape[-1], rows.dtype).to(float64_home(rows.device))
             self.spectra[name].update(rows)
-            self.rows.setdefault(name, []).append(rows[pick.to(rows.device)].cpu())
+            self.rows.setdefault(name, []).append(rows[own.to(rows.device)].cpu())
 
     def sketch(self) -> dict[str, Tensor]:
         """The rows of the sketch by place."""
@@ -126,8 +128,9 @@ def make_reference(
         kept = _affordable(lm, batches, points, pooling, seconds)
         picks = _spread([sample_count(batch, pooling) for batch in kept], sketch)
         readings = Readings({})
-        for batch, pick in zip(kept, picks, strict=True):
-            readings.add(read_rows(lm.model, on_device(lm, batch), points, pooling), pick)
+        for batch, pick in lm.progress.each(list(zip(kept, picks, strict=True))):
+            rows = read_rows(lm.model, on_device(lm, batch), points, pooling)
+            readings.add(rows, pick, sample_count(batch, pooling))
         begin = time.perf_counter()
         spectra = {name: metric.spectrum() for name, metric in readings.spectra.items()}
         spent = time.perf_counter() - begin

@@ -6,11 +6,8 @@ said by the recipe, and how one of them plays in `stage.py`.
 """
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich.progress import Progress
 
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation.answering import Decoding
@@ -21,6 +18,7 @@ from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, Table, Weights, distance, load_model
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.progress import job_bar, show_progress
 from lightning_edit.runner.results import RunResult, Scalar
 
 UNEDITED = "unedited"
@@ -96,7 +94,8 @@ def compare(
     evaluator = asking.evaluator(budget, decode)
     stage = Stage(lm, evaluator, measurements, tables or ())
     streams = {seed: draw_stream(requests, count, seed, choice) for seed in seeds or [0, 1, 2]}
-    baselines = {seed: evaluator.measure_baseline(lm, stream) for seed, stream in streams.items()}
+    with show_progress(lm, "asking the clean model"):
+        baselines = {seed: evaluator.measure_baseline(lm, stream) for seed, stream in streams.items()}
     methods = {label: Declared.read(options, shared or {}, steps) for label, options in editors.items()}
     first = next(iter(streams.values()))
     moments = gather_moments(lm, requests, needed_layers(lm, methods.values()), first, corpus, statistics, tokens)
@@ -107,19 +106,18 @@ def compare(
 
     results = dict[str, RunResult]()
     if unedited:
-        rows = [stage.measure(stream, stream, baselines[seed], []) for seed, stream in streams.items()]
-        asked = ask_abilities()
+        with show_progress(lm, "asking the clean model"):
+            rows = [stage.measure(stream, stream, baselines[seed], []) for seed, stream in streams.items()]
+            asked = ask_abilities()
         results[UNEDITED] = summarise(UNEDITED, [RunResult("", {"edits": 0, **row, **asked}) for row in rows])
     finals: dict[int, Weights] = {}  # of the reference, by seed
     untouched = {seed: asking.untouched(lm, stream) for seed, stream in streams.items()}
-    with Progress(transient=True) as progress:
-        ticks = sum(asking.ticks(count, method.steps) for method in methods.values())
-        task = progress.add_task("editing", total=len(streams) * ticks)
+    ticks = sum(asking.ticks(count, method.steps) for method in methods.values())
+    with job_bar(lm, "editing", len(streams) * ticks) as tick:
         for label in sorted(methods, key=lambda label: label != reference):  # the reference comes first
             cast, found = Cast(methods[label], lm, moments, optimizer), []
             for seed, stream in streams.items():
                 editor, parts = cast.editor(seed), methods[label].steps
-                tick = partial(progress.advance, task)
                 if asking.groups:
                     sizes = asking.groups
                     played = play_in_groups(editor, lm, stream, sizes, evaluator, baselines[seed], tick)

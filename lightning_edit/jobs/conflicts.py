@@ -12,8 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
 from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.editor import Editor
 from lightning_edit.errors import RequestError
@@ -25,6 +23,7 @@ from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
 from lightning_edit.judge import exact_match
+from lightning_edit.progress import job_bar
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import Curve, RunResult
 
@@ -85,8 +84,7 @@ def conflicts(
     moments = gather_moments(lm, requests, needed_layers(lm, methods.values()), first, corpus, statistics, tokens)
     optimizer = SharedTargets(stage.clean) if shared_targets else None
     results = []
-    with Progress(transient=True) as progress:
-        task = progress.add_task("overwriting", total=len(methods) * len(streams) * rounds)
+    with job_bar(lm, "overwriting", len(methods) * len(streams) * rounds) as tick:
         for label, method in methods.items():
             cast, found = Cast(method, lm, moments, optimizer), []
             for seed, stream in streams.items():
@@ -95,7 +93,7 @@ def conflicts(
                 stage.remember(editor.layers)
                 for number in range(rounds):
                     _round(stage, editor, stream, number, method.steps, baselines[seed], result)
-                    progress.advance(task)
+                    tick()
                 if isinstance(editor, ClosedFormEditor):
                     result.row["columns"] = float(len(editor.sites[0].ledger))
                 found.append(result)

@@ -18,6 +18,7 @@ from lightning_edit.errors import EditError, RequestError
 from lightning_edit.model.generation import generate
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.statistics import collect_statistics
+from lightning_edit.progress import show_progress
 from lightning_edit.requests import EditRequest
 
 EMBEDDED = "embedded"
@@ -103,7 +104,8 @@ def gather_moments(
         texts = [document.text for document in islice(documents(World(), seed=1_000), 1_200)]
     else:
         texts = sample_corpus(lm, stream, limit, seed=0)
-    return dict(collect_statistics(lm, texts, layers, limit))
+    with show_progress(lm, "reading keys (tokens)"):
+        return dict(collect_statistics(lm, texts, layers, limit))
 
 
 def sample_corpus(lm: LanguageModel, requests: Iterable[EditRequest], tokens: int, seed: int) -> list[str]:

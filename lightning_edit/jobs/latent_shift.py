@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from torch import Tensor
 
 from lightning_edit.errors import RequestError
@@ -26,6 +25,7 @@ from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.progress import job_bar
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.clouds import CloudPanel, draw_clouds
 from lightning_edit.runner.results import RunResult
@@ -93,8 +93,7 @@ def latent_shift(
     moments = gather_moments(lm, requests, layers, streams[first], corpus, statistics, tokens)
     optimizer = SharedTargets(stage.clean) if shared_targets else None
     results, after = list[RunResult](), dict[str, Tensor]()  # states of the first seed
-    with Progress(transient=True) as progress:
-        task = progress.add_task("editing", total=len(streams) * sum(method.steps for method in methods.values()))
+    with job_bar(lm, "editing", len(streams) * sum(method.steps for method in methods.values())) as tick:
         for label, method in methods.items():
             cast, found = Cast(method, lm, moments, optimizer), []
             for seed, stream in streams.items():
@@ -103,7 +102,7 @@ def latent_shift(
                 def look(seed: int = seed) -> dict[str, float]:
                     return shifts(before[seed], last_states(lm, texts[seed], depth))
 
-                result = stage.play(editor, stream, method.steps, baselines[seed], lambda: progress.advance(task), look)
+                result = stage.play(editor, stream, method.steps, baselines[seed], tick, look)
                 result.row = {"editor": method.name, "aligned": editor.aligned, "steps": method.steps, **result.row}
                 if seed == first:
                     after[label] = last_states(lm, texts[seed], depth)

@@ -10,8 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from rich.progress import Progress
-
 from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.errors import EditError, StatisticsError
 from lightning_edit.evaluation import Baseline, Evaluator
@@ -21,6 +19,7 @@ from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
+from lightning_edit.progress import job_bar
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.heatmap import Panel, draw_heatmaps
 from lightning_edit.runner.results import RunResult
@@ -100,8 +99,7 @@ def sensitivity(
     moments = gather_moments(lm, requests, layers, next(iter(streams.values())), corpus, statistics, tokens)
     optimizer = SharedTargets(stage.clean) if shared_targets else None
     results: list[RunResult] = []
-    with Progress(transient=True) as progress:
-        task = progress.add_task("editing", total=len(grid) * len(streams))
+    with job_bar(lm, "editing", len(grid) * len(streams)) as tick:
         for label, method in grid.items():
             cast, found = Cast(method, lm, moments, optimizer), []
             for seed, stream in streams.items():
@@ -111,7 +109,7 @@ def sensitivity(
                     result = RunResult("", {"edits": 0}, notes=[str(error)])
                 result.row |= {"l2": method.options["l2"], rule: method.options[f"nullspace_{rule}"]}
                 found.append(result)
-                progress.advance(task)
+                tick()
             results.append(summarise(label, found))
     results[0].files["grid"] = draw_grid(output / "grid.png", results, l2, nullspace, rule)
     return results

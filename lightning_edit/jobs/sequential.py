@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from matplotlib.figure import Figure
-from rich.progress import Progress
 from torch import Tensor
 
 from lightning_edit.algebra import SiteLedger
@@ -27,6 +26,7 @@ from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Plays, Stage, load_model
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.model.weights import write_weight
+from lightning_edit.progress import job_bar
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.palette import COLOURS, LINES, MARKERS
 from lightning_edit.runner.results import RunResult
@@ -135,8 +135,7 @@ def sequential(
     moments = gather_moments(lm, requests, layers, next(iter(streams.values())), corpus, statistics, tokens)
     cast = {way: Cast(method, lm, moments) for way, method in methods.items()}
     found: dict[str, list[RunResult]] = {f"{way}-{number}": [] for way in chosen for number in parts}
-    with Progress(transient=True) as progress:
-        task = progress.add_task("editing", total=len(found) * len(streams))
+    with job_bar(lm, "editing", len(found) * len(streams)) as tick:
         for seed, stream in streams.items():
             one_time, reference = _one_time(cast["rebuilt"], stage, stream, seed)
             base = {site.layer: site.ledger.base.double() for site in one_time.sites}
@@ -148,7 +147,7 @@ def sequential(
                     result.row = {"way": way, "steps": number, **result.row}
                     result.row["distance"] = exact_distance(exact_weights(player), reference, base)
                     found[f"{way}-{number}"].append(result)
-                    progress.advance(task)
+                    tick()
     results = [summarise(label, played) for label, played in found.items()]
     results[0].files["distances"] = draw_distances(output / "distances.png", results)
     return results

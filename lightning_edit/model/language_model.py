@@ -1,4 +1,4 @@
-"""A causal language model, its tokenizer and its sites, as one object that can be read.
+"""A language model, its tokenizer and its sites, as one object that can be read.
 
 `LanguageModel` knows which tokens carry a subject and which activations to read there. It knows no Trainer, no edit and
 no statistics, and whatever it runs, the model is afterwards as it was.
@@ -18,15 +18,21 @@ from lightning_edit.model.borrowing import borrow
 from lightning_edit.model.encoding import Encoded, Span, last_token, pad, padding_token, tokenize
 from lightning_edit.model.identity import model_identity
 from lightning_edit.model.interception import Intercept
+from lightning_edit.model.layout import CausalLayout, Layout
 from lightning_edit.model.prompt_memory import PromptMemory
 from lightning_edit.model.prompt_scope import PromptScope
-from lightning_edit.model.sites import Site, find_blocks, find_sites, unwrap
+from lightning_edit.model.seq2seq import layout_of
+from lightning_edit.model.sites import Layer, Site, find_blocks, find_sites, unwrap
+from lightning_edit.progress import Progress
 
 BATCH_SIZE = 32
 
 
 class LanguageModel:
-    """A transformers causal LM with its tokenizer and its FFN sites.
+    """A transformers causal LM or T5-style encoder-decoder with its tokenizer and its FFN sites.
+
+    Blocks are named by their number, or by their path in the transformers model, such as `decoder.block.3`. The number
+    of an encoder-decoder's block counts both stacks, the encoder first.
 
     Args:
         model: The model, possibly wrapped by PEFT or `torch.compile`; the transformers model inside is what is used.
@@ -35,25 +41,32 @@ class LanguageModel:
 
     Attributes:
         memory: What an editor that answers out of texts has put between prompts and the model.
+        layout: How prompts and answers become the model's inputs, see `model/layout.py`.
         scope: Tells editors that act inside the forward pass where each row's prompt ends.
+        progress: Hears how far work on the model has come, see `lightning_edit/progress.py`; nobody by default.
     """
 
     memory: PromptMemory | None = None
+    progress: Progress = Progress()
+    layout: Layout = CausalLayout()
 
     def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, projection: str | None = None) -> None:
         self.model: Any = unwrap(model)
         self.tokenizer: Any = tokenizer
         self.sites: list[Site] = find_sites(self.model, projection)
-        self.scope = PromptScope(self.model)
+        self.layout = layout_of(self.model)
+        self.scope = PromptScope(self.model, length=1 if self.layout.separate else None)
+        self._encoder_scope = PromptScope(self.model, self.model.get_encoder()) if self.layout.separate else None
         self.identity: str = model_identity(self.model, self.sites)
         self._blocks = find_blocks(self.model, projection)
-        self._by_layer = {site.layer: site for site in self.sites}
+        self._by_layer: dict[Layer, Site] = {site.layer: site for site in self.sites}
+        self._by_layer |= {site.block: site for site in self.sites}
 
     # -- the parts -------------------------------------------------------------------------------------------------
 
     @property
     def num_layers(self) -> int:
-        """Number of decoder blocks."""
+        """Number of blocks, an encoder's among them."""
         return len(self._blocks)
 
     @property
@@ -73,41 +86,66 @@ class LanguageModel:
         config = self.model.config.get_text_config()
         return int(getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length)
 
-    def site(self, layer: int) -> Site:
+    def site(self, layer: Layer) -> Site:
         """The site of a layer.
 
         Args:
-            layer: Number of the decoder block, from 0.
+            layer: Number of the block, from 0, or its path.
         """
         if layer not in self._by_layer:
+            known = [site.layer for site in self.sites]
+            paths = f", or a path such as {self.sites[-1].block}" if self.sites else ""
             raise SiteError(
-                f"layer {layer} has no site; expected one of {sorted(self._by_layer)} "
-                f"(the model has {self.num_layers} decoder blocks)."
+                f"layer {layer} has no site; expected one of {known}{paths} (the model has {self.num_layers} "
+                f"{'' if self.layout.separate else 'decoder '}blocks)."
             )
         return self._by_layer[layer]
 
-    def projection(self, layer: int) -> nn.Module:
+    def projection(self, layer: Layer) -> nn.Module:
         """The FFN output projection of a layer, as it runs; under PEFT this is the wrapper.
 
         Args:
-            layer: Number of the decoder block.
+            layer: Number of the block, or its path.
         """
         module: nn.Module = self.model.get_submodule(self.site(layer).name)
         return module
 
     def block(self, layer: int) -> nn.Module:
-        """A decoder block, whose output is the residual stream.
+        """A block, whose output is the residual stream.
 
         Args:
-            layer: Number of the decoder block.
+            layer: Number of the block.
         """
         module: nn.Module = self.model.get_submodule(self._blocks[layer])
         return module
 
+    def scope_of(self, layer: int) -> PromptScope:
+        """What tells editors inside a block where each row's prompt ends.
+
+        Args:
+            layer: Number of the block.
+        """
+        if self._encoder_scope is not None and self.site(layer).stack == "encoder":
+            return self._encoder_scope
+        return self.scope
+
+    def check_decoder_only(self, who: str) -> None:
+        """Refuse an encoder-decoder, where the subject's last token has no key that the text behind it leaves alone.
+
+        Args:
+            who: Who needs such a key, for the message.
+        """
+        if self.layout.separate:
+            raise SiteError(
+                f"{type(self.model).__name__} is an encoder-decoder: its encoder looks both ways, so what stands at a "
+                f"subject's last token hangs on the whole prompt. {who} needs a decoder-only model. Expected, on this "
+                "one, an editor without keys of subjects: ft_l, ft_m, lora, adalora, mend, grace, scr or ike."
+            )
+
     @property
     def final_norm(self) -> nn.Module:
         """The norm between the last block and the head; an identity where the model has none."""
-        decoder = self.model.get_submodule(self._blocks[0].rsplit(".", 2)[0])
+        decoder = self.model.get_submodule(self._blocks[-1].rsplit(".", 2)[0])
         norms = [child for child in decoder.children() if "norm" in type(child).__name__.lower()]
         return norms[-1] if norms else nn.Identity()
 
@@ -234,9 +272,12 @@ class LanguageModel:
         beginnings = self.beginnings(texts, spans)
         unique = sorted(dict.fromkeys(beginnings), key=lambda ids: (len(ids), ids))
         parts: dict[int, list[Tensor]] = {layer: [] for layer in names}
+        self.progress.more(len(unique))
         with self.borrow():
             for start in range(0, len(unique), batch_size):
-                seen = self._read_batch(kind, names.values(), unique[start : start + batch_size])
+                batch = unique[start : start + batch_size]
+                seen = self._read_batch(kind, names.values(), batch)
+                self.progress.done(len(batch))
                 for layer, name in names.items():
                     parts[layer].append(seen[name])
             place = {ids: index for index, ids in enumerate(unique)}
@@ -250,6 +291,7 @@ class LanguageModel:
             texts: The texts.
             spans: Characters [start, end) of the subject in each text.
         """
+        self.check_decoder_only("Reading keys")
         beginnings = []
         for text, (ids, offsets), span in zip(texts, tokenize(self.tokenizer, texts), spans, strict=True):
             last = last_token(text, offsets, span)

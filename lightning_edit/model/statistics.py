@@ -84,6 +84,7 @@ def collect_statistics(
     Returns:
         Moments by layer, with the identity to save them under.
     """
+    lm.check_decoder_only("Collecting keys")
     chosen = [site.layer for site in lm.sites] if layers is None else sorted(set(layers))
     settings = {
         "model": lm.identity,
@@ -115,9 +116,14 @@ def _run(state: "_Pass", source: Iterator[str], file: Path | None, progress: boo
     if file is not None and file.exists():
         state.restore(file, source)
     saved, budget = time.monotonic(), state.settings["max_tokens"]
+    heard = state.lm.progress
+    heard.more((budget or state.tokens) - state.tokens)
     with tqdm(total=budget, initial=state.tokens, unit=" tokens", disable=not progress) as bar:
         while not state.full and (chunk := list(islice(source, CHUNK * state.settings["batch_size"]))):
-            bar.update(state.read(chunk))
+            count = state.read(chunk)
+            heard.more(count if budget is None else 0)
+            heard.done(count)
+            bar.update(count)
             if file is not None and time.monotonic() - saved >= SAVE_SECONDS:
                 state.save(file)
                 saved = time.monotonic()

@@ -83,7 +83,7 @@ class Walk:
         if layer < self.at:
             raise SiteError(f"the walk stands at layer {self.at}, asked for layer {layer}; expected to go upwards.")
         with self.lm.borrow():
-            parts = [self._read(batch, layer, "key", go_on=True) for batch in self._batches]
+            parts = [self._read(batch, layer, "key", go_on=True) for batch in self.lm.progress.each(self._batches)]
             self.at = layer
             return torch.cat(parts)[self._place.to(parts[0].device)]
 

@@ -6,12 +6,14 @@ given back as it was. Refuses to know when to measure.
 
 import importlib.util
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_edit.chat import Chat
 from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
+from lightning_edit.progress import show_progress
 from lightning_edit.reasoning.ranks import Ranks
 from lightning_edit.reasoning.scores import TaskScore
 from lightning_edit.reasoning.undisturbed import seeded
@@ -110,20 +112,21 @@ class Benchmark:
             module: An `EditableModule` or a `LanguageModel`.
             ranks: Several processes share the questions: each of them calls, and all get the same numbers. Alone where
                 None.
-            progress: Whether to draw progress bars.
+            progress: Whether to draw a progress bar; in a Trainer `ReasoningBenchmark` does.
         """
         lm, ranks = as_language_model(module), ranks or Ranks(alone=True)
         scores: dict[str, TaskScore] = {}
-        with lm.borrow(), seeded(self.seed):
+        bar = show_progress(lm, "asking " + ", ".join(self.tasks)) if progress and ranks.rank == 0 else nullcontext()
+        with lm.borrow(), seeded(self.seed), bar:
             ranks.all(self.prepare)
             if self._world_tasks is not None:
-                scores |= self._world_tasks.run(lm, ranks, self._batch_size, progress)
+                scores |= self._world_tasks.run(lm, ranks, self._batch_size)
             if self._harness is not None:
-                scores |= self._ask_harness(self._harness, lm, ranks, progress)
+                scores |= self._ask_harness(self._harness, lm, ranks)
         return {name: scores[name] for name in self.tasks}
 
-    def _ask_harness(self, harness: "Harness", lm: LanguageModel, ranks: Ranks, progress: bool) -> dict[str, TaskScore]:
+    def _ask_harness(self, harness: "Harness", lm: LanguageModel, ranks: Ranks) -> dict[str, TaskScore]:
         from lightning_edit.reasoning.harness_model import HarnessModel
 
         how = (self._batch_size, self._max_new_tokens, self._chat, self._reasoning)
-        return harness.run(HarnessModel(lm, *how, ranks=ranks, progress=progress))
+        return harness.run(HarnessModel(lm, *how, ranks=ranks))

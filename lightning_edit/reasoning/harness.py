@@ -44,7 +44,7 @@ class Harness:
         include_path: str | Path | None = None,
     ) -> None:
         self.seed = seed
-        with _quiet(progress=False):
+        with _quiet():
             loaded = _manager(names, data_dir, include_path).load(list(names))
         if loaded["groups"]:
             raise EditError(
@@ -97,7 +97,7 @@ class Harness:
             )
             return {name: self._score(name, found["results"][name]) for name in self._tasks}
 
-        with _quiet(model.progress):
+        with _quiet():
             return model.ranks.first(measure)
 
     def _score(self, name: str, found: dict[str, Any]) -> TaskScore:
@@ -145,13 +145,12 @@ def _manager(names: Sequence[str], data_dir: str | Path | None, include_path: st
 
 
 @contextmanager
-def _quiet(progress: bool) -> Iterator[None]:
-    """Without lm-eval's remarks, and without its progress bars where there should be none."""
+def _quiet() -> Iterator[None]:
+    """Without lm-eval's remarks and its progress bars, which know nothing of those that are there."""
     logger, bars = logging.getLogger("lm_eval"), lm_eval.api.task.tqdm
     level = logger.level
     logger.setLevel(logging.ERROR)
-    if not progress:
-        lm_eval.api.task.tqdm = _no_bar
+    lm_eval.api.task.tqdm = _no_bar
     try:
         yield
     finally:

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lightning_edit.chat import Chat, render
 from lightning_edit.decoding import decode
@@ -22,6 +21,7 @@ from lightning_edit.evaluation.likelihood import Likelihoods, score_continuation
 from lightning_edit.evaluation.reading import END_OF_THINKING
 from lightning_edit.model.encoding import tokenize
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.progress import Progress, watched
 from lightning_edit.reasoning.ranks import Ranks
 from lightning_edit.reasoning.text_likelihood import score_texts
 
@@ -33,7 +33,7 @@ Settings = tuple[tuple[str, ...], int]
 LEAST_ROOM = 32
 """Behind a prompt there must be room for so many new tokens, unless the task wants fewer."""
 CHUNK = 4
-"""Batches that are handed to the decoder at once; the progress bar moves after each such chunk."""
+"""Batches that are handed to the decoder at once; of more the tokens would fill the memory."""
 NEW_TOKENS = 256
 """Longest answer where a task says nothing, as in lm-eval."""
 
@@ -52,7 +52,6 @@ class HarnessModel(LM):
         reasoning: Whether the model thinks first: its answer is then what follows `</think>`, and stop strings count
             only there. Thoughts without an end are no answer.
         ranks: The processes.
-        progress: Whether to draw a progress bar.
     """
 
     def __init__(
@@ -63,13 +62,11 @@ class HarnessModel(LM):
         chat: Chat | None = None,
         reasoning: bool = False,
         ranks: Ranks | None = None,
-        progress: bool = False,
     ) -> None:
         super().__init__()
         self.lm, self.batch_size, self.max_new_tokens = lm, batch_size, max_new_tokens
         self.chat, self.reasoning = chat, reasoning
         self.ranks = ranks or Ranks(alone=True)
-        self.progress = progress and self.ranks.rank == 0
 
     @property
     def tokenizer_name(self) -> str:
@@ -92,9 +89,7 @@ class HarnessModel(LM):
         answers: dict[int, tuple[float, bool]] = {}
         for spaced, members in groups.items():
             work = partial(self._score, joint=" " if spaced else "") if spaced is not None else self._score_alone
-            scored = self._answer(
-                [pairs[index] for index in members], work, lambda pair: len(pair[0] + pair[1]), "scoring"
-            )
+            scored = self._answer([pairs[index] for index in members], work, lambda pair: len(pair[0] + pair[1]))
             answers |= dict(zip(members, scored, strict=True))
         return [answers[index] for index in range(len(pairs))]
 
@@ -110,7 +105,7 @@ class HarnessModel(LM):
             found: list[float] = score_texts(self.lm, part, batch_size=self.batch_size).sum.tolist()
             return found
 
-        return self._answer(texts, score, len, "reading")
+        return self._answer(texts, score, len)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """What the model writes behind each context, greedily, up to a stop string.
@@ -130,7 +125,7 @@ class HarnessModel(LM):
         for (until, limit), members in groups.items():
             prompts = [str(requests[index].args[0]) for index in members]
             self._check_room(prompts, limit)
-            written = self._answer(prompts, self._writer(until, limit), len, "writing")
+            written = self._answer(prompts, self._writer(until, limit), len)
             answers |= dict(zip(members, written, strict=True))
         return [answers[index] for index in range(len(requests))]
 
@@ -203,18 +198,19 @@ class HarnessModel(LM):
         questions: Sequence[Question],
         work: Callable[[Sequence[Question]], list[Answer]],
         size: Callable[[Question], int],
-        verb: str,
     ) -> list[Answer]:
         """Answers in order: questions of like size together, chunk by chunk, each process its share."""
         order = sorted(range(len(questions)), key=lambda index: size(questions[index]), reverse=True)
 
         def share(part: Sequence[Question]) -> list[Answer]:
             answers: list[Answer] = []
-            with tqdm(total=len(part), desc=verb, disable=not self.progress, leave=False) as bar:
-                for start in range(0, len(part), CHUNK * self.batch_size):
-                    chunk = part[start : start + CHUNK * self.batch_size]
+            whole = self.lm.progress  # of all questions; a chunk's own would begin again and again
+            whole.more(len(part))
+            for start in range(0, len(part), CHUNK * self.batch_size):
+                chunk = part[start : start + CHUNK * self.batch_size]
+                with watched(self.lm, Progress()):
                     answers += work(chunk)
-                    bar.update(len(chunk))
+                whole.done(len(chunk))
             return answers
 
         found = self.ranks.share([questions[index] for index in order], share)

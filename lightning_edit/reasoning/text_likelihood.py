@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lightning_edit.decoding import forward_last
 from lightning_edit.errors import EditError, RequestError
 from lightning_edit.evaluation.likelihood import Likelihoods
 from lightning_edit.model.encoding import pad, padding_token, tokenize
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.layout import forward_last
 
 Window = tuple[list[int], int]
 """Tokens, and how many of them, at the end, are predicted."""
@@ -35,6 +35,11 @@ def score_texts(
     Returns:
         For each text, the log-probabilities of its tokens that count.
     """
+    if lm.layout.separate:
+        raise EditError(
+            f"{type(lm.model).__name__} is an encoder-decoder and says what follows a prompt; expected a decoder-only "
+            "model, since a whole text has nothing before it. Score it behind prompts with `log_likelihoods`."
+        )
     prefix, rows = _prefix(lm), tokenize(lm.tokenizer, texts, special=False)
     windows: list[tuple[int, int, Window]] = []  # text, place in it, tokens
     counted: list[int] = []
@@ -49,12 +54,14 @@ def score_texts(
         windows += [(index, place, window) for place, window in enumerate(cut([prefix, *ids], lm.max_length))]
     windows.sort(key=lambda entry: -len(entry[2][0]))
     found: list[dict[int, tuple[Tensor, Tensor]]] = [{} for _ in rows]
+    lm.progress.more(len(windows))
     with lm.borrow():
         for begin in range(0, len(windows), batch_size):
             batch = windows[begin : begin + batch_size]
             scored = _score(lm, [window for *_, window in batch])
             for (index, place, _), part in zip(batch, scored, strict=True):
                 found[index][place] = part
+            lm.progress.done(len(batch))
     logs, tops = [], []
     for parts, count in zip(found, counted, strict=True):
         ordered = [parts[place] for place in sorted(parts)]

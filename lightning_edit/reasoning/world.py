@@ -13,8 +13,6 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from tqdm import tqdm  # type: ignore[import-untyped]
-
 from lightning_edit.data.world import World
 from lightning_edit.data.world.abilities import NEW_TOKENS, final_answer
 from lightning_edit.data.world.arithmetic import arithmetic
@@ -87,21 +85,17 @@ class WorldTasks:
                 drawn = _endless(partial(ABILITIES[name][1], writer))
                 self._questions[name] = _take(name, drawn, count, avoid, lambda task: task.text)
 
-    def run(
-        self, lm: LanguageModel, ranks: Ranks | None = None, batch_size: int = 64, progress: bool = False
-    ) -> dict[str, TaskScore]:
+    def run(self, lm: LanguageModel, ranks: Ranks | None = None, batch_size: int = 64) -> dict[str, TaskScore]:
         """Ask all questions; on several processes each of them calls, and all get the same numbers.
 
         Args:
             lm: The language model.
             ranks: The processes.
             batch_size: Texts in one forward.
-            progress: Whether to draw a progress bar.
         """
         ranks = ranks or Ranks(alone=True)
         scores = {}
-        asked = tqdm(self._questions.items(), desc="world", disable=not progress or ranks.rank != 0, leave=False)
-        for name, tasks in asked:
+        for name, tasks in self._questions.items():
             length = NEW_TOKENS[ABILITIES[name][0]]
             prompts = [task.prompt for task in tasks]
             texts = ranks.share(prompts, lambda part, length=length: decode(lm, part, length, batch_size))  # type: ignore[misc]

@@ -8,7 +8,7 @@ Rows of different columns never meet, so optimising many columns at once gives w
 file knows the loss and the steps; how the model is run is `tail.py`'s business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.targets.columns import Column, TargetOptions, Targets
 from lightning_edit.targets.rows import Row, make_rows
 from lightning_edit.targets.sections import Sections
+
+TargetOptimizer = Callable[[LanguageModel, Sequence[Column], int, TargetOptions | None], Targets]
+"""What `optimize_targets` is."""
 
 Results = dict[int, tuple[Tensor, Tensor, Tensor, int]]  # column: (z, start, loss, passes)
 
@@ -41,6 +44,7 @@ def optimize_targets(
     """
     options = options or TargetOptions()
     done: Results = {}
+    lm.progress.more(len(columns))
     with lm.borrow(), torch.enable_grad():
         rows = make_rows(lm, list(columns))
         lengths = [max(row.tail for row in rows if row.column == i) for i in range(len(columns))]
@@ -117,7 +121,8 @@ class _Batch:
     def run(self) -> Results:
         """Optimise until every column has stopped: {column: (z, start, loss, passes)}."""
         done: Results = {}
-        self._remember()
+        if bool(self.offset.any()):  # otherwise the first pass says it
+            self._remember()
         for step in range(1, self.options.steps + 1):
             offset = self.offset.clone().requires_grad_()
             loss, settled = self._loss(offset)  # (m,), (m,)
@@ -126,6 +131,7 @@ class _Batch:
             for i in finished.nonzero().flatten().tolist():
                 start, z = self.start[0, i], self.start[0, i] + self.offset[0, i]
                 done[self.alive[i]] = (z, start, loss[i].detach(), step)
+            self.tail.lm.progress.done(int(finished.sum()))
             if finished.all():
                 break
             (gradient,) = torch.autograd.grad(loss[~finished].sum(), [offset])
@@ -135,13 +141,14 @@ class _Batch:
             self._update(gradient, step)
         return done
 
-    def _remember(self) -> None:
-        """Read, where predictions should stay, what they are before any offset."""
+    def _remember(self, log_p: Tensor | None = None) -> None:
+        """Keep, where predictions should stay, what they are before any offset (scored, vocabulary)."""
         if (self.labels < 0).any():
             with torch.no_grad():
-                logits = self.tail.logits(torch.zeros_like(self.offset)[:, self.owner])
-            self.before = logits[self.labels < 0].log_softmax(-1)  # (kept, vocabulary)
-            self.keeping = self._weigh_kept(logits.argmax(-1))
+                if log_p is None:
+                    log_p = self.tail.logits(torch.zeros_like(self.offset)[:, self.owner]).log_softmax(-1)
+                self.before = log_p[self.labels < 0]  # (kept, vocabulary)
+                self.keeping = self._weigh_kept(log_p.argmax(-1))
 
     def _weigh_kept(self, says: Tensor) -> Tensor:
         """The weight of each prediction that should stay (kept,), given what every scored position says.
@@ -159,8 +166,10 @@ class _Batch:
     def _loss(self, offset: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of every living column (m,), and whether it is good enough whatever its loss (m,)."""
         log_p = self.tail.logits(offset[:, self.owner]).log_softmax(-1)  # (scored, vocabulary)
+        if self.before is None:
+            self._remember(log_p.detach())
         target = self.labels >= 0
-        right = log_p[target].gather(1, self.labels[target, None])[:, 0]
+        right = log_p.gather(1, self.labels.clamp_min(0)[:, None])[target, 0]
         norm = torch.linalg.vector_norm
         way = norm(self.start + offset - self.center, dim=2)  # (p, m)
         loss: Tensor = (self.options.weight_decay * way / norm(self.center, dim=2) ** 2).sum(0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from lightning_edit.callbacks import EditGuard, EditMonitor, WandbEditLogger
@@ -53,6 +54,7 @@ def test_the_offline_run_holds_axis_curves_and_table(
     callbacks = [edits, guard, EditMonitor(max_new_tokens=3), WandbEditLogger(max_rows=3, max_new_tokens=3)]
     fit(tiny_module(trained_backend), stream(trained_backend, requests(4)), callbacks, logger=logs)
     logger.experiment.finish()
+    wandb.teardown()  # on a busy machine its writer is not done before it is told to go
 
     axes, rows = {}, []
     for record in records(tmp_path):

@@ -39,7 +39,7 @@ def find_values(
     adam = torch.optim.Adam([values], lr=settings.lr)
     batch = PromptBatch(lm, rows, settings.layer)
     found = torch.zeros(len(rows), dtype=torch.bool, device=values.device)
-    for _ in range(settings.steps):
+    for _ in lm.progress.each(range(settings.steps)):
         with torch.enable_grad(), teaching(values):
             losses = batch.losses().to(values.device)
             found |= losses.detach() < settings.stop_loss

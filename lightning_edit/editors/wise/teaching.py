@@ -94,7 +94,7 @@ def teach(
     """
     batch, count = PromptBatch(lm, [*rows, *unrelated], settings.layer), len(rows)
     last, task = float("inf"), task.clone()
-    for _ in range(settings.steps):
+    for _ in lm.progress.each(range(settings.steps)):
         trial = Trial(task.requires_grad_())
         with torch.enable_grad(), trying(trial):
             said = batch.losses()[:count].mean()
