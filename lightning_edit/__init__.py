@@ -15,10 +15,22 @@ if TYPE_CHECKING:
     from lightning_edit.module import EditableModule as EditableModule
     from lightning_edit.probes import Probe as Probe
     from lightning_edit.requests import EditRequest as EditRequest
+    from lightning_edit.saved_edits import load_edits as load_edits
+    from lightning_edit.saved_edits import save_edits as save_edits
 
 __version__ = "0.1.0"
 
-__all__ = ["EditRequest", "EditStream", "EditableModule", "Probe", "evaluate", "get_editor", "load_requests"]
+__all__ = [
+    "EditRequest",
+    "EditStream",
+    "EditableModule",
+    "Probe",
+    "evaluate",
+    "get_editor",
+    "load_edits",
+    "load_requests",
+    "save_edits",
+]
 
 
 def _home(name: str) -> str | None:
@@ -30,7 +42,9 @@ def _home(name: str) -> str | None:
         "Probe": "lightning_edit.probes",
         "evaluate": "lightning_edit.evaluation",
         "get_editor": "lightning_edit.editors.registry",
+        "load_edits": "lightning_edit.saved_edits",
         "load_requests": "lightning_edit.data.load",
+        "save_edits": "lightning_edit.saved_edits",
     }
     return homes.get(name)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -179,9 +180,17 @@ class EditableModule(L.LightningModule):
             folder: Where to write.
         """
         save_folder(self.model, self.tokenizer, folder, write=self.global_rank == 0)
+        Where the module's editor has edits beside the weights (GRACE, WISE, text memories) a warning says that they are
+        not in the folder; `lightning_edit.save_edits` writes them too.
+
 
     def _loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         ids, mask = batch["input_ids"], batch.get("attention_mask")
+        if not getattr(self.editor, "in_weights", True) and self.editor.requests:
+            rank_zero_warn(
+                f"the folder {folder} lacks the edits of {type(self.editor).__name__}, which are not in the weights; "
+                "lightning_edit.save_edits(module, folder) writes model and editor, and load_edits(folder) loads both."
+            )
         labels = batch.get("labels")
         if labels is None:
             labels = ids if mask is None else ids.masked_fill(mask == 0, IGNORED)

@@ -7,7 +7,7 @@ fine-tune, keep adapters, remember examples, or answer out of a text memory. Thi
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from lightning_edit.editors.report import EditReport, Guard
 from lightning_edit.editors.storage import load_state, save_state
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
+from lightning_edit.targets import TargetOptimizer
 
 
 class Editor(ABC):
@@ -30,11 +31,22 @@ class Editor(ABC):
         needs_statistics: Whether `prepare` has to be given key statistics before the first edit.
         acts_on_every_rank: Whether the model answers through the editor, so that each process needs its state and not
             only the weights it wrote.
+        in_weights: Whether a saved model has the edits in its weights. Where not, the editor has to be saved beside
+            it, see `save_edits`.
+        made_with: The arguments of its making, so that a file can say how to make another.
     """
 
     drift: str = "ignore"
     needs_statistics: bool = False
     acts_on_every_rank: bool = False
+    in_weights: bool = True
+    made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Write down what the editor is made with."""
+        editor = super().__new__(cls)
+        editor.made_with = (args, options)
+        return editor
 
     @property
     def aligned(self) -> bool:
@@ -134,6 +146,17 @@ class Editor(ABC):
             guard: As for `edit`.
         """
         return EditReport("repair", active=len(self.requests))
+
+    def find_targets_with(self, optimizer: TargetOptimizer | None) -> bool:
+        """Let something else find the targets of edits, such as several processes together.
+
+        Args:
+            optimizer: What stands for `optimize_targets`; None for that one.
+
+        Returns:
+            Whether the editor has targets that are found so.
+        """
+        return False
 
     @abstractmethod
     def weights(self, lm: LanguageModel) -> list[Tensor]:

@@ -80,16 +80,32 @@ def write_merged(lm: LanguageModel, folder: str | PathLike[str], note: dict[str,
     Returns:
         The note.
     """
-    first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    first = is_first_rank()
+    write_edited(lm, folder, first)
+    return _write_note(folder, note) if first else note
+
+
+def write_edited(lm: LanguageModel, folder: str | PathLike[str], write: bool = True) -> None:
+    """Write a model, known from now on as what it was edited from, so that an editor's state fits it.
+
+    Args:
+        lm: The language model.
+        folder: Where to write.
+        write: Whether this process writes; sharded weights are gathered, so that every rank has to call.
+    """
     config, name = lm.model.config, source_name(lm.model)
     before = config.__dict__.get("edited_from")
-    config.edited_from = name  # so that the folder is known as the model that the editor's state belongs to
+    config.edited_from = name
     try:
-        save_folder(lm.model, lm.tokenizer, Path(folder), write=first)
+        save_folder(lm.model, lm.tokenizer, Path(folder), write=write)
     finally:
         if before is None:
             del config.edited_from
-    return _write_note(folder, note) if first else note
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes files."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def find_changes(lm: LanguageModel, sites: Sequence[EditedSite], base: LanguageModel | None = None) -> list[Change]:

@@ -36,6 +36,7 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
     """
 
     acts_on_every_rank = True
+    in_weights = False
     settings_of: str  # the editor's name in the file of presets
 
     def __init__(self, kind: type[Settings], given: Mapping[str, Any], preset: str | None) -> None:

@@ -17,6 +17,7 @@ from lightning_edit.editors.retrieval.text_memory import TextMemory
 from lightning_edit.errors import EditError, StateError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
 from lightning_edit.requests import EditRequest
+from lightning_edit.targets import TargetOptimizer
 
 VERSION = 1
 
@@ -40,6 +41,7 @@ class Hybrid(Editor):
     """
 
     acts_on_every_rank = True
+    in_weights = False
 
     def __init__(
         self,
@@ -89,6 +91,14 @@ class Hybrid(Editor):
             lm: The language model.
         """
         return self.editor.weights(lm)
+
+    def find_targets_with(self, optimizer: TargetOptimizer | None) -> bool:
+        """As for the weight editor.
+
+        Args:
+            optimizer: What stands for `optimize_targets`; None for that one.
+        """
+        return self.editor.find_targets_with(optimizer)
 
     def attach(self, module: object) -> list[int]:
         """Settle on a model with both.

@@ -18,7 +18,7 @@ from lightning_edit.editors.reading import Reader, Reading
 from lightning_edit.editors.report import EditReport
 from lightning_edit.editors.residual import Sharing, mismatch
 from lightning_edit.requests import EditRequest
-from lightning_edit.targets import TargetOptions, Targets, optimize_targets
+from lightning_edit.targets import TargetOptimizer, TargetOptions, Targets, optimize_targets
 
 NEARLY_EQUAL = 0.9999  # cosine of two keys that the ledger can hardly tell apart
 MEASURED_AT_ONCE = 64  # columns in one forward where nothing is optimised
@@ -36,6 +36,7 @@ class Sweep:
         options: How targets are optimised.
         report: Where times and remarks go.
         sharing: How layers share out what targets lack.
+        optimizer: What finds targets.
     """
 
     reader: Reader
@@ -43,6 +44,7 @@ class Sweep:
     options: TargetOptions
     report: EditReport
     sharing: Sharing = field(default_factory=Sharing)
+    optimizer: TargetOptimizer = optimize_targets
 
     def projection(self, site: EditedSite) -> torch.nn.Module:
         """The module of a site.
@@ -87,7 +89,7 @@ class Sweep:
                 columns = [self.reader.column(g, c.z, c.center) for g, c in zip(groups, old, strict=True)]
             else:
                 columns = [self.reader.column(group) for group in groups]
-            return optimize_targets(self.reader.lm, columns, self.reader.target_layer, self.options)
+            return self.optimizer(self.reader.lm, columns, self.reader.target_layer, self.options)
 
     def weakened(
         self, groups: Sequence[Requests], found: Targets, centers: Sequence[Tensor], strength: float

@@ -18,7 +18,7 @@ from lightning_edit.editors.report import EditReport, Guard
 from lightning_edit.editors.residual import Sharing
 from lightning_edit.editors.sweep import Sweep
 from lightning_edit.model.language_model import LanguageModel, as_language_model
-from lightning_edit.targets import TargetOptions
+from lightning_edit.targets import TargetOptimizer, TargetOptions, optimize_targets
 
 
 class Upkeep(Keeper):
@@ -34,6 +34,17 @@ class Upkeep(Keeper):
     unrestricted_sweep: bool
     sharing: Sharing = Sharing()  # how layers share out what targets lack
     strength: float = 1.0  # share of the way to its target that a request goes; an `EditGuard` may lower it
+
+    _optimizer: TargetOptimizer | None = None  # what finds targets; None is `optimize_targets`
+
+    def find_targets_with(self, optimizer: TargetOptimizer | None) -> bool:
+        """Let something else find the targets of edits.
+
+        Args:
+            optimizer: What stands for `optimize_targets`; None for that one.
+        """
+        self._optimizer = optimizer
+        return True
 
     @abstractmethod
     def _options(self) -> TargetOptions:
@@ -113,7 +124,8 @@ class Upkeep(Keeper):
         number = self._estate.book.active.applied if applied is None else applied
         for site in self._estate.sites:
             site.restricted = number >= site.deployment.after
-        sweep = Sweep(reader, self._estate.sites, self._options(), report, self.sharing)
+        find = self._optimizer or optimize_targets
+        sweep = Sweep(reader, self._estate.sites, self._options(), report, self.sharing, find)
         from_base = self.targets == "base"
         operation = Operation(sweep, self._estate.book, from_base, self.unrestricted_sweep, self.strength)
         with operation.run(self.drift, guard):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import track
 
 from lightning_edit.data.load import OnBad
@@ -56,7 +57,7 @@ def edit_model(
         model: Hub name or folder of a causal LM with its tokenizer; "embedded" is the embedded world's model.
         requests: Request file in any format that `load_requests` reads; "embedded" for requests about the embedded
             world.
-        editor: memit, alphaedit, memorize_latest, or the class path of an editor of your own.
+        editor: Name of an editor, such as memit, grace or scr, or the class path of an editor of your own.
         options: Options of the editor, such as `--options.layers=[4,5,6]`.
         editor_hparams: Hyper-parameter file of EasyEdit, which names editor and options; `options` go before it.
         count: Use this many requests of the file; all where absent.
@@ -70,8 +71,10 @@ def edit_model(
         on_bad: raise stops at a bad request, skip leaves it out and says so in the report.
         dtype: Precision of the weights.
         seed: Seed of the sampled corpus and of the choice of what is asked.
-        export: merged writes the edited model to `model`, adapter a LoRA adapter to `adapter`, which plain PEFT loads
-            on the unedited model, delta what was added to the weights to `edits.safetensors`.
+        export: merged writes the edited model to `model`, with the editor beside it where edits are not in the weights
+            (grace, wise, scr, ike, ice, hybrid); editor always writes both, for `lightning_edit.load_edits`; adapter a
+            LoRA adapter to `adapter`, which plain PEFT loads on the unedited model; delta what was added to the weights
+            to `edits.safetensors`.
         rank: Rank of the adapter at most; the exact one where absent. The report says what a lower one loses.
     """
     if edits_per_commit is not None and edits_per_commit < 1:
@@ -92,8 +95,11 @@ def edit_model(
     after = RunResult("after", {"editor": editor, "aligned": method.aligned, "edits": len(method.requests)})
     after.row |= measure(lm, wanted, evaluator, baseline) | {"seconds_per_edit": seconds / len(wanted)}
     after.files, remarks = export_edits(method, module, output, export, rank)
+    for remark in remarks:
+        Console().print(remark, highlight=False, soft_wrap=True, markup=False)
     examples = _examples(lm, wanted[:EXAMPLES], said)
-    after.notes = [f"layers {method.layers} were edited", *notes, *remarks, *examples]
+    where = [f"layers {method.layers} were edited"] if method.layers else []
+    after.notes = [*where, *notes, *remarks, *examples]
     return [before, after]
 
 

@@ -1,4 +1,4 @@
-"""How `edit_model` leaves its edits behind: merged into a model, as an adapter beside it, or as a delta.
+"""How `edit_model` leaves its edits behind: merged into a model, beside it, as an adapter, or as a delta.
 
 Knows the names a user types and where the files go. Refuses to know what is in them.
 """
@@ -10,8 +10,9 @@ from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.keeper import Keeper
 from lightning_edit.errors import EditError
 from lightning_edit.module import EditableModule
+from lightning_edit.saved_edits import save_edits
 
-Export = Literal["merged", "adapter", "delta"]
+Export = Literal["merged", "editor", "adapter", "delta"]
 
 
 def export_edits(
@@ -32,8 +33,11 @@ def export_edits(
     Raises:
         EditError: The editor keeps no ledger to make an adapter or a delta of.
     """
+    target = output / "model"
+    if how == "editor" or (how == "merged" and not editor.in_weights):
+        save_edits(module, target, editor)
+        return {"model with its editor": target}, [how_to_load(editor, target)]
     if how == "merged":
-        target = output / "model"
         if isinstance(editor, Keeper):
             editor.export_merged(module, target)
         else:
@@ -56,3 +60,17 @@ def export_edits(
         base = EditableModule.from_pretrained(module.hparams["model"], dtype=module.hparams["dtype"])
     editor.export_delta(module, path, base)
     return {"delta": path}, []
+
+
+def how_to_load(editor: Editor, folder: Path) -> str:
+    """What brings a model and the editor beside it back.
+
+    Args:
+        editor: The editor.
+        folder: The model's folder.
+    """
+    where = "beside the weights" if editor.in_weights else "not in the weights, but beside them"
+    return (
+        f"what {type(editor).__name__} keeps is {where}: load both with "
+        f"`from lightning_edit import load_edits; module = load_edits({str(folder)!r})`"
+    )

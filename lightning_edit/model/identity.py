@@ -47,4 +47,4 @@ def source_name(model: Any) -> str:
         model: The unwrapped transformers model.
     """
     edited_from: str | None = getattr(model.config, "edited_from", None)
-    return edited_from or PurePath(model.config._name_or_path or "").name
+    return PurePath(model.config._name_or_path or "").name if edited_from is None else edited_from

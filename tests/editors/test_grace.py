@@ -11,7 +11,7 @@ import torch
 from lightning_edit.callbacks import ContinualEdit
 from lightning_edit.chat import Chat, render
 from lightning_edit.editors import EditRefused, get_editor
-from lightning_edit.editors.grace import GRACE, editor
+from lightning_edit.editors.grace import GRACE, learning
 from lightning_edit.editors.grace.codebook import SLACK, Lesson, fold
 from lightning_edit.editors.grace.lookup import Table
 from lightning_edit.errors import EditError, LedgerError, RequestError, StateError
@@ -197,7 +197,7 @@ def test_what_fails_leaves_everything_as_it_was(fault: str, make_lm: Make, monke
             with pytest.raises(EditRefused):
                 made.undo(lm, "r0", guard)
         elif fault == "error":
-            monkeypatch.setattr(editor, "find_values", lambda *_: 1 / 0)
+            monkeypatch.setattr(learning, "find_values", lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 made.edit(lm, facts(2, 2))
         else:

@@ -12,7 +12,7 @@ from lightning_edit.decoding import decode
 from lightning_edit.editors import EditRefused, get_editor
 from lightning_edit.editors.retrieval.retriever import Retriever
 from lightning_edit.editors.retrieval.scr import SCR
-from lightning_edit.editors.retrieval.text_memory import sentence_of
+from lightning_edit.editors.retrieval.sentences import sentence_of
 from lightning_edit.errors import EditError, LedgerError, RequestError, StateError
 from lightning_edit.evaluation.likelihood import score_continuations
 from lightning_edit.model.generation import generate

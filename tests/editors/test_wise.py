@@ -12,7 +12,7 @@ from lightning_edit.callbacks import ContinualEdit
 from lightning_edit.editors import EditRefused, get_editor
 from lightning_edit.editors.forward_settings import WiseSettings
 from lightning_edit.editors.prompt_rows import PromptBatch, prompt_rows
-from lightning_edit.editors.wise import WISE, editor
+from lightning_edit.editors.wise import WISE, learning
 from lightning_edit.editors.wise.merging import merge
 from lightning_edit.editors.wise.routing import activation_difference, route
 from lightning_edit.editors.wise.side import NEWER, OLDER, Side
@@ -273,14 +273,14 @@ def test_what_fails_leaves_everything_as_it_was(fault: str, make_lm: Make, monke
             with pytest.raises(EditRefused):
                 made.undo(lm, "r0", guard)
         elif fault == "error":
-            taught = editor.teach
+            taught = learning.teach
             calls = []
 
             def teach(*args: Any) -> Any:
                 calls.append(args)
                 return taught(*args) if len(calls) == 1 else 1 / 0
 
-            monkeypatch.setattr(editor, "teach", teach)
+            monkeypatch.setattr(learning, "teach", teach)
             with pytest.raises(ZeroDivisionError):
                 made.edit(lm, facts(2, 1))
         else:

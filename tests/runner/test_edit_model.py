@@ -1,6 +1,9 @@
 """`edit_model` on a tiny model that knows what is to be changed."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lightning_edit import load_edits
 from lightning_edit.cli import main
 from lightning_edit.editors.delta_file import apply_delta
 from lightning_edit.errors import EditError, RequestError
@@ -18,6 +22,7 @@ from lightning_edit.module import EditableModule
 from lightning_edit.requests import EditRequest
 from tests.runner.conftest import FACTS, OTHERS, PROMPT
 
+ROOT = Path(__file__).resolve().parents[2]
 STRONG = ("--options.clamp=6", "--options.steps=40", "--options.weight_decay=0", "--options.prior_weight=1")
 
 
@@ -73,6 +78,50 @@ def test_edits_leave_as_an_adapter_or_as_a_delta(model_folder: Path, request_fil
         assert not torch.equal(plain.model.model.layers[1].mlp.down_proj.weight, clean)
         plain = EditableModule.from_pretrained(model_folder)
     assert not (tmp_path / "model").exists()
+
+
+BESIDE = {
+    "grace": ("--options.layer=1", "--options.radius=0.05", "--options.lr=0.5", "--options.steps=60"),
+    "ice": ("--options.max_new_tokens=16",),
+    "lora": ("--export=editor", "--options.lr=0.01", "--options.steps=40", "--options.rank=2"),
+}
+
+
+def test_edits_that_are_not_in_the_weights_stand_beside_them_and_another_process_has_them(
+    model_folder: Path, request_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["run", "edit_model", "--model", str(model_folder), "--requests", str(request_file)]
+    said, script = {}, ["import json", "said = {}"]
+    prompts = [PROMPT.format(subject) for subject, _ in FACTS]
+    for editor, options in BESIDE.items():
+        output = tmp_path / editor
+        assert main([*names, "--editor", editor, "--output", str(output), "--decode=teacher_forced", *options]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "load_edits(" in line]
+        assert str(output / "model") in line
+        assert ("not in the weights" in line) == (editor != "lora")
+        script += [line.split("`")[1], f"said[{editor!r}] = module.generate({prompts!r}, 4)"]
+        clean = EditableModule.from_pretrained(model_folder).model.state_dict()
+        saved = EditableModule.from_pretrained(output / "model")
+        assert all(torch.equal(value, clean[name]) for name, value in saved.model.state_dict().items())
+        module = load_edits(output / "model")
+        assert [request.id for request in module.editor.requests] == [f"r{i}" for i in range(4)]
+        said[editor] = module.generate(prompts, 4)
+        assert said[editor] != saved.generate(prompts, 4)
+        assert editor == "ice" or all(
+            text.strip().startswith(target) for text, target in zip(said[editor], OTHERS, strict=True)
+        )
+    script.append("print(json.dumps(said))")
+    found = subprocess.run(
+        [sys.executable, "-c", "\n".join(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert json.loads(found.stdout.splitlines()[-1]) == said
 
 
 def test_statistics_come_from_a_corpus_or_a_file_and_never_from_both(

@@ -1,30 +1,27 @@
 """GRACE: outputs of one projection are looked up in a codebook where a prompt is near enough to an edited one.
 
 Source: Hartvigsen et al. 2023, *Aging with GRACE* (arXiv 2211.11031). The rule of the codebook stands in `codebook.py`,
-how values are found in `values.py`; this file is the order of things. What the public code does otherwise is listed in
-`docs/reproducing.md`.
+how a request becomes a part of it in `learning.py`; this file is the order of things. What the public code does
+otherwise is listed in `docs/reproducing.md`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_edit.chat import Chat
 from lightning_edit.editors.active import ActiveSet
 from lightning_edit.editors.forward_editor import ForwardEditor
 from lightning_edit.editors.forward_settings import GraceSettings, Replacement, Start
 from lightning_edit.editors.grace.book import CodeBook
-from lightning_edit.editors.grace.codebook import Entry, Lesson
+from lightning_edit.editors.grace.codebook import Entry
+from lightning_edit.editors.grace.learning import Teacher, check_prompts
 from lightning_edit.editors.grace.lookup import Table, replace_outputs
-from lightning_edit.editors.grace.values import cold_start, find_values
-from lightning_edit.editors.prompt_rows import PromptRow, prompt_rows, read_queries
+from lightning_edit.editors.prompt_rows import read_queries
 from lightning_edit.editors.report import EditReport, Guard
-from lightning_edit.errors import RequestError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.prompt_scope import Window
 from lightning_edit.requests import EditRequest, check_batch
@@ -108,16 +105,18 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
         if not batch:
             return report
         check_batch(batch)
-        rows = self._rows(lm, batch)
+        teacher = Teacher(lm, self._use, self.system, self.batch_size, self.seed)
+        rows = teacher.rows(batch)
         active = before.active.added(batch, [row.prompt for row in rows], hold_old=True)
-        _check_prompts(active)
+        check_prompts(active)
         report.replaced = [name for name in active.shelf if name not in before.active.shelf]
         with self._transaction(lm, report, guard):
             with report.timed("keys"):
-                lessons = {**before.lessons, **self._lessons(lm, batch, rows)}
+                lessons = {**before.lessons, **teacher.lessons(batch, rows)}
                 book = before.moved(active, lessons, self._use.radius)
             with report.timed("values"):
-                found = self._find(lm, dict(zip(report.ids, rows, strict=True)), book, report)
+                chosen = dict(zip(report.ids, rows, strict=True))
+                found, report.losses = teacher.find(chosen, book, self._teaching)
             self._book = replace(book, lessons={**book.lessons, **found})
         return report
 
@@ -168,55 +167,6 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
     def _use(self) -> GraceSettings:
         assert self._settings is not None  # a model is there
         return self._settings
-
-    def _rows(self, lm: LanguageModel, batch: Sequence[EditRequest]) -> list[PromptRow]:
-        """Prompt and target of each request as tokens."""
-        chat = Chat(self.system) if self._use.chat else None
-        rows = prompt_rows(lm, [request.prompt for request in batch], [request.target for request in batch], chat)
-        short = [request for request, row in zip(batch, rows, strict=True) if len(row.prompt) < 2]
-        if short and self._use.replacement == "prompt":
-            raise RequestError(
-                f"the prompt {short[0].prompt!r} of request {short[0].id!r} has one token, and replacement='prompt' "
-                "replaces those before the last; expected two. Use replacement='last'."
-            )
-        return rows
-
-    def _lessons(self, lm: LanguageModel, batch: Sequence[EditRequest], rows: Sequence[PromptRow]) -> dict[str, Lesson]:
-        """What can be said of new requests before their values are found."""
-        queries = read_queries(lm, [row.prompt for row in rows], self._use.layer, self.batch_size)
-        nothing = torch.zeros(lm.site(self._use.layer).width, dtype=queries.dtype)
-        return {
-            request.id: Lesson(query, row.target, nothing)
-            for request, query, row in zip(batch, queries, rows, strict=True)
-        }
-
-    def _find(
-        self, lm: LanguageModel, rows: Mapping[str, PromptRow], book: CodeBook, report: EditReport
-    ) -> dict[str, Lesson]:
-        """New requests with their values, each found after that of the request whose entry it expands."""
-        earlier = {new: old for entry in book.entries for old, new in pairwise(entry.members)}
-        lessons, left = dict(book.lessons), list(rows)
-        while left:
-            ready = [name for name in left if earlier.get(name) not in left][: self.batch_size]
-            fresh = self._start(lm, ready, lessons)
-            pairs = zip(ready, fresh, strict=True)
-            start = [lessons[earlier[name]].value if name in earlier else row for name, row in pairs]
-            chosen = [rows[name] for name in ready]
-            values, losses = find_values(lm, chosen, torch.stack(start), self._use, self._teaching)
-            for name, value, loss in zip(ready, values, losses.tolist(), strict=True):
-                lessons[name] = replace(lessons[name], value=value)
-                report.losses[name] = loss
-            left = [name for name in left if name not in ready]
-        return {name: lessons[name] for name in rows}
-
-    def _start(self, lm: LanguageModel, names: Sequence[str], lessons: Mapping[str, Lesson]) -> list[Tensor]:
-        """Where values of new entries start, a vector (d,) each."""
-        first = lessons[names[0]].value
-        if self._use.start == "cold":
-            return list(cold_start(names, len(first), first.dtype, self.seed))
-        queries = torch.stack([lessons[name].query for name in names]).to(lm.device, lm.dtype)
-        with torch.no_grad():  # outside of a forward pass of the model: there is no window, so the hook keeps still
-            return list(lm.projection(self._use.layer)(queries).to(first))
 
     @contextmanager
     def _teaching(self, values: Tensor) -> Iterator[None]:
@@ -269,16 +219,3 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
 
     def _read_book(self, state: dict[str, Any]) -> CodeBook:
         return CodeBook.from_state(state)
-
-
-def _check_prompts(active: ActiveSet) -> None:
-    """Refuse two targets behind the same prompt: an entry for each would leave no room for either."""
-    known: dict[tuple[int, ...], EditRequest] = {}
-    for entry in active.requests.values():
-        rival = known.setdefault(entry.signature, entry.request)
-        if rival.target != entry.request.target:
-            raise RequestError(
-                f"request {entry.request.id!r} wants {entry.request.target!r} after {entry.request.prompt!r}, but "
-                f"{rival.id!r} wants {rival.target!r} there under another subject or relation; expected one target. "
-                "Give both the same subject and relation, so that the later one replaces the earlier, or undo one."
-            )

@@ -14,8 +14,9 @@ from typing import Any
 
 from lightning_edit.chat import Chat
 from lightning_edit.editors.retrieval.retriever import Retriever
+from lightning_edit.editors.retrieval.sentences import sentence_of
 from lightning_edit.editors.retrieval.templates import PromptTemplates
-from lightning_edit.editors.retrieval.text_memory import TextMemory, sentence_of
+from lightning_edit.editors.retrieval.text_memory import TextMemory
 from lightning_edit.errors import EditError, RequestError
 from lightning_edit.fields import Source
 from lightning_edit.model.language_model import LanguageModel

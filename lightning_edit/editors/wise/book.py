@@ -3,15 +3,16 @@
 This file knows texts and tokens; it runs no model.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lightning_edit.editors.commits import Commits
+from lightning_edit.editors.commits import Commit, Commits
 from lightning_edit.editors.wise.side import Side
 from lightning_edit.errors import EditError
 from lightning_edit.model.encoding import tokenize
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.requests import EditRequest
 
 KEPT, LENGTH = 1000, 64
 """How many texts of a corpus are kept, and how many tokens of each."""
@@ -32,6 +33,35 @@ class SideBook:
     side: Side | None = None
     contexts: tuple[str, ...] | None = None
     texts: tuple[str, ...] = ()
+
+    def added(self, batch: Sequence[EditRequest], before: Side, after: Side, depth: int | None) -> "SideBook":
+        """The book with one more commit.
+
+        Args:
+            batch: Its requests.
+            before: The side memories before.
+            after: The side memories now.
+            depth: How many of the last commits can be taken back; all if None.
+        """
+        commit = Commit(tuple(batch), before.tensors(), after.tensors())
+        return replace(self, commits=self.commits.added(commit, depth), side=after)
+
+    def without(self, chosen: Sequence[int], depth: int | None) -> "SideBook":
+        """The book before the first of some last commits.
+
+        Args:
+            chosen: Indices of the commits, ascending.
+            depth: How many of the last commits can be taken back.
+        """
+        if not chosen:
+            return self
+        before = self.commits.entries[chosen[0]].before
+        if before is None:
+            raise EditError(
+                f"asked to take back {len(chosen)} commits, but the side memory before them is kept for the last "
+                f"{depth} only; expected no more. Give the editor a larger undo_depth, or None for all."
+            )
+        return replace(self, commits=self.commits.without(chosen), side=Side.of(before))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers."""

@@ -1,8 +1,9 @@
 """WISE: edits go into a copy of one FFN projection, and a router decides which of the two answers a prompt.
 
 Source: Wang et al. 2024, *WISE: Rethinking the Knowledge Memory for Lifelong Model Editing* (arXiv 2405.14768). What a
-side memory is stands in `side.py`, how it learns in `teaching.py`, how a prompt is routed in `routing.py`; this file is
-the order of things. What the public code does otherwise is listed in `docs/reproducing.md`.
+side memory is stands in `side.py`, with which texts it learns in `learning.py`, how in `teaching.py`, how a prompt is
+routed in `routing.py`; this file is the order of things. What the public code does otherwise is listed in
+`docs/reproducing.md`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,30 +11,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lightning_edit.chat import Chat
-from lightning_edit.editors.commits import Commit
-from lightning_edit.editors.contexts import resolve_contexts
 from lightning_edit.editors.forward_editor import ForwardEditor
 from lightning_edit.editors.forward_settings import Merge, WiseSettings
 from lightning_edit.editors.preparation import StatisticsSource
-from lightning_edit.editors.presets import choose_preset
-from lightning_edit.editors.prompt_rows import PromptRow, prompt_rows
 from lightning_edit.editors.report import EditReport, Guard
 from lightning_edit.editors.wise.book import SideBook, beginnings
+from lightning_edit.editors.wise.learning import Pupil, settle_texts
 from lightning_edit.editors.wise.routing import Activation, Router, activation_difference, activation_of, add_task
 from lightning_edit.editors.wise.side import Side
-from lightning_edit.editors.wise.teaching import Trial, shard_mask, teach
+from lightning_edit.editors.wise.teaching import Trial
 from lightning_edit.errors import EditError
-from lightning_edit.model.encoding import tokenize
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.prompt_scope import Window
-from lightning_edit.model.weights import read_weight
 from lightning_edit.requests import EditRequest, check_batch
-
-SAMPLED, LENGTH = 16, 16  # unrelated texts that are sampled where none are given, and their length in tokens
 
 
 class WISE(ForwardEditor[SideBook, WiseSettings]):
@@ -172,14 +164,11 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
         report.replaced = [request.id for request in active if request.conflict_key in keys]
         with self._transaction(lm, report, guard):
             with report.timed("texts"):
-                self._settle_texts(lm)
-            begun = before = self._side(lm)
+                self._book = settle_texts(lm, self._book, self.contexts, self._texts, self.seed)
+            pupil = Pupil(lm, self._book, self._use, self.system, self.seed, self._trying)
             with report.timed("learn"):
-                for request in batch:
-                    before = self._learn(lm, before, request, report)
-            commit = Commit(tuple(batch), begun.tensors(), before.tensors())
-            commits = self._book.commits.added(commit, self.undo_depth)
-            self._book = replace(self._book, commits=commits, side=before)
+                side = pupil.learn(batch, report)
+            self._book = self._book.added(batch, pupil.side, side, self.undo_depth)
         return report
 
     def undo(self, module: object, ids: Iterable[str] | str, guard: Guard | None = None) -> EditReport:
@@ -217,43 +206,6 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
         assert self._settings is not None  # a model is there
         return self._settings
 
-    def _side(self, lm: LanguageModel) -> Side:
-        """The side memories, blank ones at first."""
-        site = lm.site(self._use.layer)
-        wide = lm.dtype if lm.dtype == torch.float64 else torch.float32
-        return self._book.side or Side.blank(site.width, site.inner, wide)
-
-    def _settle_texts(self, lm: LanguageModel) -> None:
-        """Texts before prompts, and unrelated ones; once settled they are part of the state."""
-        if self._book.contexts is None:
-            wanted = choose_preset(lm).contexts if self.contexts is None else self.contexts
-            self._book = replace(self._book, contexts=resolve_contexts(lm, wanted, self.seed))
-        if not self._book.texts:
-            sampled = self._texts or resolve_contexts(lm, SAMPLED, self.seed + 1, LENGTH)
-            self._book = replace(self._book, texts=tuple(text.strip() for text in sampled))
-
-    def _learn(self, lm: LanguageModel, side: Side, request: EditRequest, report: EditReport) -> Side:
-        """The side memories after one more request."""
-        texts, count = self._book.texts, self._use.unrelated
-        chosen = [texts[(side.edits * count + index) % len(texts)] for index in range(count)]
-        unrelated = [PromptRow(tuple(ids)) for ids, _ in tokenize(lm.tokenizer, chosen)]
-        main = read_weight(lm.projection(self._use.layer)).to(side.current.task.dtype)
-        task = side.current.task.to(main.device)
-        mask = shard_mask(task, self._use.density, side.shard, self.seed)
-        task, loss, difference = teach(
-            lm, self._rows(lm, request), unrelated, task, mask, main, self._use, self._trying
-        )
-        report.losses[request.id] = loss
-        report.delta_norm = float(torch.tensor(report.delta_norm).hypot((task.cpu() - side.current.task).norm()))
-        return side.after(task.cpu(), difference, self._use, self.seed)
-
-    def _rows(self, lm: LanguageModel, request: EditRequest) -> list[PromptRow]:
-        """The request's prompt, bare and behind other texts, or as a turn of a chat."""
-        if self._use.chat:
-            return prompt_rows(lm, [request.prompt], [request.target], Chat(self.system))
-        prompts = [request.prompt, *(context + request.prompt for context in self._book.contexts or ())]
-        return prompt_rows(lm, prompts, [request.target] * len(prompts))
-
     @contextmanager
     def _trying(self, trial: Trial) -> Iterator[None]:
         """Every row is answered by the trial's memory."""
@@ -265,22 +217,14 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
 
     def _take_back(self, lm: LanguageModel, chosen: Sequence[int], guard: Guard | None) -> EditReport:
         """Go back to before the first of some last commits."""
-        commits, active = self._book.commits, self.requests
-        goal = commits.without(chosen)
-        left = {request.id for request in goal.active}
+        active, goal = self.requests, self._book.without(chosen, self.undo_depth)
+        left = {request.id for request in goal.commits.active}
         gone = [request.id for request in active if request.id not in left]
         report = EditReport("undo", len(gone), gone, len(active))
-        report.restored = [key for key in (r.id for r in goal.active) if key not in {r.id for r in active}]
-        if not chosen:
-            return report
-        before = commits.entries[chosen[0]].before
-        if before is None:
-            raise EditError(
-                f"asked to take back {len(chosen)} commits, but the side memory before them is kept for the last "
-                f"{self.undo_depth} only; expected no more. Give the editor a larger undo_depth, or None for all."
-            )
-        with self._transaction(lm, report, guard):
-            self._book = replace(self._book, commits=goal, side=Side.of(before))
+        report.restored = [key for key in (r.id for r in goal.commits.active) if key not in {r.id for r in active}]
+        if chosen:
+            with self._transaction(lm, report, guard):
+                self._book = goal
         return report
 
     # -- answering -------------------------------------------------------------------------------------------------

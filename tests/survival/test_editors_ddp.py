@@ -1,0 +1,95 @@
+"""Editors of every family on two processes: ranks agree bit for bit, and with one process to 1e-8 of each tensor."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.callbacks.training import same, statistics_file, tiny_module
+from tests.editors.conformance import obedient, train_network
+from tests.survival.editors_ddp_run import EDITORS, RESUMED, run
+
+ROOT = Path(__file__).resolve().parents[2]
+TOLERANCE = 1e-8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, trained_backend: str) -> Path:
+    """Where two processes have trained, with what each of them ended with."""
+    folder = tmp_path_factory.mktemp("editors")
+    statistics_file(folder, trained_backend)
+    train_network(tiny_module(trained_backend, dtype=torch.float64).language_model, folder / "mend.pt")
+    (folder / "backend.json").write_text(trained_backend)
+    script = ROOT / "tests" / "survival" / "editors_ddp_run.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), str(folder / "backend.json")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ranks(folder: Path) -> list[dict[str, Any]]:
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Where nested containers differ: tensors by more than the tolerance, losses and norms likewise, others at all."""
+    if isinstance(one, Tensor) and one.is_floating_point():
+        if one.shape != other.shape or float((one - other).norm()) > TOLERANCE * max(float(other.norm()), 1.0):
+            yield path
+    elif isinstance(one, Tensor):
+        if not torch.equal(one, other):
+            yield path
+    elif isinstance(one, dict):
+        if one.keys() != other.keys():
+            yield path
+        for key in one.keys() - {"source"}:  # the hash of a weight, bit for bit
+            yield from differences(one[key], other[key], f"{path}/{key}")
+    elif isinstance(one, list | tuple):
+        if len(one) != len(other):
+            yield path
+        for index, pair in enumerate(zip(one, other, strict=False)):
+            yield from differences(*pair, f"{path}/{index}")
+    elif isinstance(one, float) and isinstance(other, float):
+        if not abs(one - other) <= TOLERANCE * max(abs(other), 1.0):
+            yield path
+    elif one != other:
+        yield path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EDITORS)
+def test_two_processes_edit_as_one(name: str, folder: Path, ranks: list[dict[str, Any]], trained_backend: str) -> None:
+    first, second = (rank["results"][name] for rank in ranks)
+    assert first["count"] == 5
+    assert first["ids"] == [f"r{number}" for number in range(5)]
+    assert same(first, second)
+    with obedient():
+        alone = run(name, trained_backend, folder, 8)
+    assert list(differences(first, alone)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_resumed_run_of_two_processes_ends_as_the_uninterrupted_one(name: str, ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert same(rank["resumed"][name], rank["results"][name])
+
+
+@pytest.mark.slow
+def test_targets_are_shared_out(ranks: list[dict[str, Any]]) -> None:
+    """Three columns and two, in each of two runs and in the second half of one that resumes."""
+    assert ranks[0]["columns"] == [2, 1, 2, 1, 1]
+    assert ranks[1]["columns"] == [1, 1, 1, 1, 1]
