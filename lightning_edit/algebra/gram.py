@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_edit.algebra import factor
+from lightning_edit.algebra import factor as growing
 from lightning_edit.algebra.prior import Prior
 from lightning_edit.algebra.triangles import pack_triangle, solve_right, unpack_triangle
 
@@ -22,14 +22,16 @@ class GramForm:
     Args:
         noise: s.
         half: Z = F K (n, N), with Q = Fᵀ F.
-        response: Y = Q K (n, N), stored so that Q is applied to a key once in its life.
+        lifted: Q K (n, N), stored so that Q is applied to a key once in its life; None where it is a multiple of Z.
+        factor: That multiple; 1 beside a stored Q K.
         lower: L (N, N) with L Lᵀ = s I + Zᵀ Z.
     """
 
     kind: ClassVar[str] = "gram"
     noise: float
     half: Tensor
-    response: Tensor
+    lifted: Tensor | None
+    factor: float
     lower: Tensor
 
     @classmethod
@@ -42,8 +44,27 @@ class GramForm:
             keys: K (n, N).
             ids: Names of the columns, for messages.
         """
-        empty = keys.new_zeros(keys.shape[0], 0)
-        return cls(noise, empty, empty, keys.new_zeros(0, 0)).append(prior, keys, ids)
+        empty, factor = keys.new_zeros(keys.shape[0], 0), prior.lift_factor
+        form = cls(noise, empty, empty if factor is None else None, factor or 1.0, keys.new_zeros(0, 0))
+        return form.append(prior, keys, ids)
+
+    @classmethod
+    def around(cls, prior: Prior, noise: float, keys: Tensor, lower: Tensor) -> "GramForm":
+        """Make again what belongs to a factor that was kept.
+
+        Args:
+            prior: Q.
+            noise: s.
+            keys: K (n, N).
+            lower: The factor L (N, N).
+        """
+        half, factor = prior.half(keys), prior.lift_factor
+        return cls(noise, half, prior.lift(half) if factor is None else None, factor or 1.0, lower)
+
+    @property
+    def response(self) -> Tensor:
+        """Y = Q K (n, N)."""
+        return self.half * self.factor if self.lifted is None else self.lifted
 
     def append(self, prior: Prior, keys: Tensor, ids: list[str]) -> "GramForm":
         """Add columns: Q applied to the new keys, one cross product, one small factor.
@@ -55,8 +76,8 @@ class GramForm:
         """
         half = prior.half(keys)
         if self.noise == 0:
-            factor.check_reach(prior.project(keys), keys, ids[len(ids) - keys.shape[1] :])
-        return self._append(half, prior.lift(half), ids)
+            growing.check_reach(prior.project(keys), keys, ids[len(ids) - keys.shape[1] :])
+        return self._append(half, None if self.lifted is None else prior.lift(half), ids)
 
     def keep(self, kept: list[int], ids: list[str]) -> "GramForm":
         """Keep some columns: what stands before the first dropped one stays as it is, the rest is appended again.
@@ -66,13 +87,12 @@ class GramForm:
             ids: Their names, for messages.
         """
         same = next((i for i, index in enumerate(kept) if i != index), len(kept))
-        head = GramForm(
-            self.noise,
-            _columns(self.half, kept[:same]),
-            _columns(self.response, kept[:same]),
-            factor.truncate(self.lower, same),
+        front, rest = (
+            (_columns(self.half, part), None if self.lifted is None else _columns(self.lifted, part))
+            for part in (kept[:same], kept[same:])
         )
-        return head._append(_columns(self.half, kept[same:]), _columns(self.response, kept[same:]), ids)
+        head = GramForm(self.noise, *front, self.factor, growing.truncate(self.lower, same))
+        return head._append(*rest, ids)
 
     def exchange(self, prior: Prior, places: list[int], keys: Tensor, ids: list[str]) -> "GramForm":
         """Give some columns other keys, in place; what stands before the first of them stays as it is.
@@ -86,12 +106,13 @@ class GramForm:
         where = torch.tensor(places, dtype=torch.long, device=keys.device)
         new = prior.half(keys)
         if self.noise == 0:
-            factor.check_reach(prior.project(keys), keys, [ids[index] for index in places])
+            growing.check_reach(prior.project(keys), keys, [ids[index] for index in places])
         half = self.half.index_copy(1, where, new)
-        response = self.response.index_copy(1, where, prior.lift(new))
+        lifted = None if self.lifted is None else self.lifted.index_copy(1, where, prior.lift(new))
         same = list(range(min(places)))
         rest = list(range(min(places), half.shape[1]))
-        return self.keep(same, ids)._append(_columns(half, rest), _columns(response, rest), ids)
+        behind = None if lifted is None else _columns(lifted, rest)
+        return self.keep(same, ids)._append(_columns(half, rest), behind, ids)
 
     def coefficients(self, rows: Tensor) -> Tensor:
         """R (s I + Kᵀ Q K)⁻¹.
@@ -107,7 +128,10 @@ class GramForm:
         Args:
             rows: R (m, N).
         """
-        return self.coefficients(rows) @ self.response.mT
+        coefficients = self.coefficients(rows)
+        if self.lifted is None:
+            return (coefficients * self.factor) @ self.half.mT
+        return coefficients @ self.lifted.mT
 
     def condition(self) -> float:
         """Condition number of s I + Kᵀ Q K, from the singular values of its factor."""
@@ -116,7 +140,8 @@ class GramForm:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers, with the factor."""
-        return {"half": self.half, "response": self.response, "lower": pack_triangle(self.lower)}
+        response = {"factor": self.factor} if self.lifted is None else {"response": self.lifted}
+        return {"half": self.half, **response, "lower": pack_triangle(self.lower)}
 
     @classmethod
     def from_state(cls, state: dict[str, Any], noise: float, device: torch.device) -> "GramForm":
@@ -127,14 +152,14 @@ class GramForm:
             noise: s.
             device: Where the tensors go.
         """
-        half, response = state["half"].to(device), state["response"].to(device)
-        return cls(noise, half, response, unpack_triangle(state["lower"].to(device), half.shape[1]))
+        half, factor = state["half"].to(device), float(state.get("factor", 1.0))
+        lifted = None if "factor" in state else state["response"].to(device)
+        return cls(noise, half, lifted, factor, unpack_triangle(state["lower"].to(device), half.shape[1]))
 
-    def _append(self, half: Tensor, response: Tensor, ids: list[str]) -> "GramForm":
-        lower = factor.append(self.lower, self.half, half, self.noise, ids)
-        return GramForm(
-            self.noise, torch.cat([self.half, half], dim=1), torch.cat([self.response, response], dim=1), lower
-        )
+    def _append(self, half: Tensor, lifted: Tensor | None, ids: list[str]) -> "GramForm":
+        lower = growing.append(self.lower, self.half, half, self.noise, ids)
+        both = None if self.lifted is None or lifted is None else torch.cat([self.lifted, lifted], dim=1)
+        return GramForm(self.noise, torch.cat([self.half, half], dim=1), both, self.factor, lower)
 
 
 def _columns(matrix: Tensor, indices: list[int]) -> Tensor:

@@ -29,7 +29,7 @@ def increment(before: Snapshot, now: Snapshot, weight: Tensor) -> Tensor:
     Raises:
         LedgerError: Columns are gone and the noise is 0, where C is not defined.
     """
-    new, old = _changed(now, before), _changed(before, now)
+    new, old = _changes(before, now)
     step = _correction_at(now, new, now.values[:, new] - weight @ now.keys[:, new])
     if not len(old):
         return step
@@ -58,14 +58,30 @@ def _correction_at(state: Snapshot, places: Tensor, rows: Tensor) -> Tensor:
     return rows @ state.form.correction(unit)
 
 
-def _changed(one: Snapshot, other: Snapshot) -> Tensor:
-    """Indices of the columns of one moment that the other lacks, or has with another key or value."""
-    places = {name: i for i, name in enumerate(other.ids)}
-    there = torch.tensor([places.get(name, -1) for name in one.ids], dtype=torch.long, device=one.keys.device)
+def _changes(before: Snapshot, now: Snapshot) -> tuple[Tensor, Tensor]:
+    """Which columns came, as indices into now's, and which went, as indices into before's.
+
+    A column that has another key or value did both.
+    """
+    places = {name: i for i, name in enumerate(before.ids)}
+    device = now.keys.device
+    there = torch.tensor([places.get(name, -1) for name in now.ids], dtype=torch.long, device=device)
     known = (there >= 0).nonzero().flatten()
     same = torch.ones_like(known, dtype=torch.bool)
-    for mine, theirs in ((one.keys, other.keys), (one.values, other.values)):
-        same &= (mine[:, known] == theirs[:, there[known]]).all(dim=0)
-    changed = torch.ones_like(there, dtype=torch.bool)
-    changed[known[same]] = False
-    return changed.nonzero().flatten()
+    for mine, theirs in ((now.keys, before.keys), (now.values, before.values)):
+        same &= _same_columns(mine, known, theirs, there[known])
+    came = torch.ones(len(now.ids), dtype=torch.bool, device=device)
+    went = torch.ones(len(before.ids), dtype=torch.bool, device=device)
+    came[known[same]], went[there[known[same]]] = False, False
+    return came.nonzero().flatten(), went.nonzero().flatten()
+
+
+def _same_columns(mine: Tensor, here: Tensor, theirs: Tensor, there: Tensor) -> Tensor:
+    """Which columns of two matrices are equal (c,), column by column of two lists of indices."""
+    count = len(here)
+    if torch.equal(here, there) and torch.equal(here, torch.arange(count, device=here.device)):  # nothing moved
+        mine, theirs = mine[:, :count], theirs[:, :count]
+        if torch.equal(mine, theirs):  # as a rule: the new ones stand behind
+            return torch.ones_like(here, dtype=torch.bool)
+        return (mine == theirs).all(dim=0)
+    return (mine[:, here] == theirs[:, there]).all(dim=0)

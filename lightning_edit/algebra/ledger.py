@@ -21,6 +21,7 @@ from lightning_edit.algebra.checks import check_columns, check_ids, check_matrix
 from lightning_edit.algebra.gram import GramForm
 from lightning_edit.algebra.ledger_state import read_state, write_state
 from lightning_edit.algebra.ledger_view import LedgerView
+from lightning_edit.algebra.packing import Kept, pack
 from lightning_edit.algebra.prior import Prior
 from lightning_edit.algebra.proximal import Penalty
 from lightning_edit.algebra.snapshot import Snapshot
@@ -40,14 +41,23 @@ class SiteLedger(LedgerView):
         noise: s >= 0; 0 asks for exact interpolation, which needs independent keys and stays in Gram form.
         penalty: A convex function of S - W_b that S minimises besides; see `proximal.py`. Needs a noise > 0 and a prior
             of full rank, and S - W_b is of low rank no more.
+        compact: Round keys and values to float32 as they come, and let `rest` put by all that follows from them.
 
     Raises:
         LedgerError: Shapes do not fit, or the base is not finite, or the noise is negative, or there is a penalty
             beside noise 0 or a prior that confines the update.
     """
 
-    def __init__(self, base: Tensor, prior: Prior, noise: float = 1.0, penalty: Penalty | None = None) -> None:
+    def __init__(
+        self,
+        base: Tensor,
+        prior: Prior,
+        noise: float = 1.0,
+        penalty: Penalty | None = None,
+        compact: bool = False,
+    ) -> None:
         """Start without columns: S is the base."""
+        self.compact = compact
         if penalty is not None and (noise == 0 or prior.rank < prior.size):
             raise LedgerError(
                 f"A penalty came with noise {noise} and a prior of rank {prior.rank} of {prior.size}; expected a noise "
@@ -84,7 +94,7 @@ class SiteLedger(LedgerView):
         taken = sorted(set(new) & set(self._state.ids))
         if taken:
             raise LedgerError(f"Columns {taken} are active already; expected new ids. Use replace() to change them.")
-        self._state = steps.appended(self._state, new, *check_columns(new, keys, values, self.base))
+        self._state = steps.appended(self._state, new, *self._checked(new, keys, values))
 
     def drop(self, ids: Iterable[str]) -> None:
         """Forget columns, in any order: S becomes what it would be had they never been there.
@@ -111,7 +121,7 @@ class SiteLedger(LedgerView):
         """
         names = check_ids(ids)
         places = self._state.positions(names)
-        self._state = steps.exchanged(self._state, places, *check_columns(names, keys, values, self.base))
+        self._state = steps.exchanged(self._state, places, *self._checked(names, keys, values))
 
     def set_columns(self, ids: Sequence[str], keys: Tensor, values: Tensor) -> None:
         """Make these the active columns and forget all others: a rebuild, or a history of the latest batch only.
@@ -125,7 +135,7 @@ class SiteLedger(LedgerView):
             LedgerError: An id is given twice, a tensor is misshapen or not finite, or (noise 0) keys collide.
         """
         state, names = self._state, check_ids(ids)
-        own_keys, own_values = check_columns(names, keys, values, state.base)
+        own_keys, own_values = self._checked(names, keys, values)
         form = steps.solved(state.prior, state.noise, own_keys, names)
         self._state = replace(state, ids=tuple(names), keys=own_keys, values=own_values, form=form)
 
@@ -176,11 +186,19 @@ class SiteLedger(LedgerView):
         self._state = replace(state, prior=moved, form=form)
 
     # ---------------------------------------------------------------- keeping
-    def snapshot(self) -> Snapshot:
-        """Everything the ledger is now; free of cost."""
-        return self._state
+    def rest(self) -> None:
+        """Put by what follows from keys and values, until the ledger is worked on again; only if it is compact.
 
-    def restore(self, snapshot: Snapshot) -> None:
+        2,000 columns of n = 14336 and d = 4096 then take 164 MB instead of 557 (AlphaEdit) or 786 (MEMIT).
+        """
+        if self.compact:
+            self._kept = pack(self._kept)
+
+    def snapshot(self) -> Kept:
+        """Everything the ledger is now; free of cost."""
+        return self._kept
+
+    def restore(self, snapshot: Kept) -> None:
         """Go back to a snapshot, bit for bit.
 
         Args:
@@ -190,7 +208,7 @@ class SiteLedger(LedgerView):
             raise LedgerError(
                 f"The snapshot is of a site of shape {tuple(snapshot.base.shape)}; expected {tuple(self.base.shape)}."
             )
-        self._state = snapshot
+        self._kept = snapshot
 
     def state_dict(self, include_prior: bool = True) -> dict[str, Any]:
         """Tensors and plain containers, the factor included: after loading, everything goes on bit for bit.
@@ -198,7 +216,8 @@ class SiteLedger(LedgerView):
         Args:
             include_prior: Whether the prior's tensors go along; without, only its fingerprint does.
         """
-        return write_state(self._state, include_prior)
+        self.rest()  # so that one that is loaded and one that goes on make the same things again
+        return write_state(self._kept, include_prior)
 
     def load_state_dict(self, state: dict[str, Any], prior: Prior | None = None) -> None:
         """Take over a saved state, or leave everything as it was.
@@ -211,3 +230,9 @@ class SiteLedger(LedgerView):
             StateError: The state is for another site's shape, or was saved with another prior.
         """
         self._state = read_state(state, self._state, prior)
+
+    def _checked(self, ids: list[str], keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Float64 copies of keys and values, rounded to float32 where the ledger is compact."""
+        if self.compact:
+            keys, values = keys.float(), values.float()
+        return check_columns(ids, keys, values, self.base)

@@ -11,34 +11,36 @@ import torch
 from torch import Tensor
 
 from lightning_edit.algebra.gram import GramForm
+from lightning_edit.algebra.packing import Kept, Packed
 from lightning_edit.algebra.primal import PrimalForm
 from lightning_edit.algebra.prior import Prior
 from lightning_edit.algebra.priors import prior_from_state
 from lightning_edit.algebra.snapshot import Form, Snapshot, Solved
+from lightning_edit.algebra.triangles import unpack_triangle
 from lightning_edit.errors import StateError
 
 FORMAT = 1
 
 
-def write_state(snapshot: Snapshot, include_prior: bool) -> dict[str, Any]:
+def write_state(kept: Kept, include_prior: bool) -> dict[str, Any]:
     """Tensors and plain containers that `read_state` reads.
 
     Args:
-        snapshot: The ledger.
+        kept: The ledger.
         include_prior: Whether the prior's tensors go along, or only its fingerprint.
     """
     return {
         "format": FORMAT,
-        "base": snapshot.base,
-        "noise": snapshot.noise,
-        "ids": list(snapshot.ids),
-        "keys": snapshot.keys,
-        "values": snapshot.values,
-        "form": snapshot.form.kind,
-        "factor": snapshot.form.state_dict(),
-        "fingerprint": snapshot.prior.fingerprint,
-        "prior": snapshot.prior.state_dict() if include_prior else None,
-        "solved": None if snapshot.solved is None else _write_solved(snapshot, snapshot.solved),
+        "base": kept.base,
+        "noise": kept.noise,
+        "ids": list(kept.ids),
+        "keys": kept.keys,
+        "values": kept.values,
+        "form": GramForm.kind if isinstance(kept, Packed) else kept.form.kind,
+        "factor": {"lower": kept.lower} if isinstance(kept, Packed) else kept.form.state_dict(),
+        "fingerprint": kept.prior.fingerprint,
+        "prior": kept.prior.state_dict() if include_prior else None,
+        "solved": None if isinstance(kept, Packed) or kept.solved is None else _write_solved(kept, kept.solved),
     }
 
 
@@ -57,6 +59,7 @@ def read_state(state: dict[str, Any], current: Snapshot, prior: Prior | None) ->
     device = current.base.device
     used = _choose_prior(state, current, prior).to(device)
     base, keys, values = (_own(state[name], device) for name in ("base", "keys", "values"))
+    keys, values = keys.double(), values.double()  # a packed ledger keeps them in float32
     try:
         form = _read_form(state, used, keys)
     except (KeyError, RuntimeError) as error:
@@ -131,8 +134,11 @@ def _read_form(state: dict[str, Any], prior: Prior, keys: Tensor) -> Form:
     """The factored equations out of a state."""
     if state["form"] == PrimalForm.kind:
         return PrimalForm.from_state(state["factor"], prior, state["noise"], keys)
+    if "half" not in state["factor"]:  # packed
+        lower = unpack_triangle(state["factor"]["lower"].to(keys.device), len(state["ids"]))
+        return GramForm.around(prior, state["noise"], keys, lower)
     form = GramForm.from_state(state["factor"], state["noise"], keys.device)
-    if form.half.shape != keys.shape or form.response.shape != keys.shape:
+    if form.half.shape != keys.shape or (form.lifted is not None and form.lifted.shape != keys.shape):
         raise StateError(
             f"The saved factor is of {form.half.shape[1]} columns; expected {keys.shape[1]}. The state is damaged."
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_edit.algebra.checks import check_matrix
 from lightning_edit.algebra.gram import GramForm
 from lightning_edit.algebra.increment import increment
+from lightning_edit.algebra.packing import Kept, Packed, unpack
 from lightning_edit.algebra.primal import PrimalForm, covariance
 from lightning_edit.algebra.prior import Prior
 from lightning_edit.algebra.proximal import Penalty, solve
@@ -29,48 +30,58 @@ class LedgerView:
 
     def __init__(self, state: Snapshot, penalty: Penalty | None = None) -> None:
         """Look at a state."""
-        self._state = state
+        self._kept: Kept = state
         self.penalty = penalty
+
+    @property
+    def _state(self) -> Snapshot:
+        """What the ledger is now, ready to be worked on."""
+        self._kept = unpack(self._kept)
+        return self._kept
+
+    @_state.setter
+    def _state(self, state: Snapshot) -> None:
+        self._kept = state
 
     # ---------------------------------------------------------------- what it holds
     @property
     def ids(self) -> list[str]:
         """Ids of the active columns, in the order of `keys` and `values`."""
-        return list(self._state.ids)
+        return list(self._kept.ids)
 
     @property
     def keys(self) -> Tensor:
         """K (n, N), float64."""
-        return self._state.keys
+        return self._kept.keys.double()
 
     @property
     def values(self) -> Tensor:
         """V (d, N), float64."""
-        return self._state.values
+        return self._kept.values.double()
 
     @property
     def base(self) -> Tensor:
         """W_b (d, n), float32 or float64."""
-        return self._state.base
+        return self._kept.base
 
     @property
     def prior(self) -> Prior:
         """Q."""
-        return self._state.prior
+        return self._kept.prior
 
     @property
     def noise(self) -> float:
         """The noise s."""
-        return self._state.noise
+        return self._kept.noise
 
     @property
     def form(self) -> str:
         """How the equations are solved now: "gram" or "primal"."""
-        return self._state.form.kind
+        return GramForm.kind if isinstance(self._kept, Packed) else self._kept.form.kind
 
     def __len__(self) -> int:
         """Number of active columns."""
-        return len(self._state.ids)
+        return len(self._kept.ids)
 
     # ---------------------------------------------------------------- reading
     def solution(self) -> Tensor:
@@ -106,7 +117,7 @@ class LedgerView:
             form = GramForm.build(state.prior, state.noise, state.keys, list(state.ids))
         return form.coefficients(state.values - state.base.to(torch.float64) @ state.keys), form.response
 
-    def increment(self, since: Snapshot, deployed: Tensor) -> Tensor:
+    def increment(self, since: Kept, deployed: Tensor) -> Tensor:
         """The step (d, n) that the changes since a snapshot ask for, read on a deployed weight W.
 
         This is the step of methods that do not feed their own error back (the deployment mode "none"); see
@@ -121,7 +132,7 @@ class LedgerView:
         """
         self._refuse_penalty("step that is read on the deployed weight")
         weight = check_matrix("deployed weight", deployed, self.base.shape, self.base.device)
-        return increment(since, self._state, weight)
+        return increment(unpack(since), self._state, weight)
 
     def project(self, rows: Tensor) -> Tensor:
         """X Π, what X does to active keys, with Π = K (s I + Kᵀ Q K)⁻¹ Kᵀ Q.

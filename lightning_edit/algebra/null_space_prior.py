@@ -60,6 +60,11 @@ class NullSpacePrior(Prior):
         """P Z / √L2 = Z / √L2, since the columns of Z lie in range(P) already."""
         return halves / math.sqrt(self._l2)
 
+    @property
+    def lift_factor(self) -> float:
+        """1 / √L2."""
+        return 1 / math.sqrt(self._l2)
+
     def project(self, columns: Tensor) -> Tensor:
         """P X = X - U (Uᵀ X)."""
         outside: Tensor = columns - self._used @ (self._used.mT @ columns)

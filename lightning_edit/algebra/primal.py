@@ -49,15 +49,15 @@ class PrimalForm:
         matrix = noise * prior.precision() + projected @ projected.mT
         return cls(prior, noise, keys, matrix.tril(), _factor(matrix))
 
-    def append(self, keys: Tensor) -> "PrimalForm":
+    def append(self, keys: Tensor, every: Tensor) -> "PrimalForm":
         """Add columns: one product and one n x n factorisation.
 
         Args:
             keys: The new keys (n, m).
+            every: All keys (n, N + m), which the ledger keeps.
         """
         projected = self.prior.project(keys)
         matrix = self.matrix + projected @ projected.mT
-        every = torch.cat([self.keys, keys], dim=1)
         return PrimalForm(self.prior, self.noise, every, matrix.tril(), _factor(matrix))
 
     def correction(self, rows: Tensor) -> Tensor:

@@ -53,6 +53,11 @@ class Prior(ABC):
             halves: Z (n, m), what `half` gave.
         """
 
+    @property
+    def lift_factor(self) -> float | None:
+        """The number by which `lift` multiplies, where it does nothing else; then Q K need not be kept beside F K."""
+        return None
+
     @abstractmethod
     def project(self, columns: Tensor) -> Tensor:
         """Orthogonal projection of X onto range(Q).

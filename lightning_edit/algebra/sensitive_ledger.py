@@ -15,9 +15,9 @@ from torch import Tensor
 from lightning_edit.algebra import snapshot as steps
 from lightning_edit.algebra.checks import check_matrix
 from lightning_edit.algebra.ledger import SiteLedger
+from lightning_edit.algebra.packing import Kept
 from lightning_edit.algebra.prior import Prior
 from lightning_edit.algebra.sensitivity import SensitiveForm, Sensitivity
-from lightning_edit.algebra.snapshot import Snapshot
 from lightning_edit.errors import LedgerError, StateError
 
 Renew = Callable[[Tensor, Prior], Sensitivity]
@@ -93,7 +93,7 @@ class SensitiveLedger(SiteLedger):
         least = self.noise * float(self.sensitivity.weights.min())
         return float((form.values.max() + least) / (form.values.min() + least))
 
-    def increment(self, since: Snapshot, deployed: Tensor) -> NoReturn:
+    def increment(self, since: Kept, deployed: Tensor) -> NoReturn:
         """Not defined.
 
         Args:
@@ -159,7 +159,7 @@ class SensitiveLedger(SiteLedger):
         if ledger.penalty is not None:
             raise LedgerError(f"The ledger has {ledger.penalty}; expected no penalty beside weights of directions.")
         made = cls(ledger.base, ledger.prior, sensitivity, ledger.noise, renew)
-        made._state = ledger.snapshot()
+        made._kept = ledger.snapshot()
         return made
 
     def _form(self) -> SensitiveForm:

@@ -122,7 +122,7 @@ def appended(state: Snapshot, ids: list[str], keys: Tensor, values: Tensor) -> S
     every = torch.cat([state.keys, keys], dim=1)
     form: Form
     if isinstance(state.form, PrimalForm):
-        form = state.form.append(keys)
+        form = state.form.append(keys, every)
     elif prefers_primal(state.noise, state.prior.size, len(names)):
         form = PrimalForm.build(state.prior, state.noise, every)
     else:

@@ -79,6 +79,8 @@ class ClosedFormEditor(Upkeep):
             `lightning_edit/algebra/proximal.py`. Needs a noise and a prior of full rank.
         conflicts: What becomes of an older request that a new one contradicts: `resolve` replaces it (Labyrinth, Prop.
             3.5), `append` solves for both, as published code does.
+        compact: Between edits, keep only keys and values (in float32) and the factor of each layer, a third to a
+            quarter of its memory; the next edit has to make the rest again.
     """
 
     noise: float = 1.0  # s; 0 meets values exactly
@@ -117,6 +119,7 @@ class ClosedFormEditor(Upkeep):
         unrestricted_sweep: bool = False,
         penalty: Penalty | None = None,
         conflicts: Conflicts = "resolve",
+        compact: bool = False,
     ) -> None:
         _check_choice("history", history, History)
         _check_choice("conflicts", conflicts, Conflicts)
@@ -162,6 +165,7 @@ class ClosedFormEditor(Upkeep):
                 preset=preset,
                 deployment=Deployment(deployment, restriction or identity, reference, flush_steps, restrict_after),
                 penalty=penalty,
+                compact=compact,
             )
         )
 

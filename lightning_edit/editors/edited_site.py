@@ -52,6 +52,7 @@ class EditedSite:
         noise: float,
         deployment: Deployment,
         penalty: Penalty | None = None,
+        compact: bool = False,
     ) -> "EditedSite":
         """A site whose base is the weight as it is now.
 
@@ -62,9 +63,10 @@ class EditedSite:
             noise: The ledger's noise.
             deployment: What stands between the exact update and the deployed one.
             penalty: What the exact update minimises besides.
+            compact: Whether the ledger puts by what it can make again, between deployments.
         """
         weight = read_weight(projection).clone(memory_format=torch.contiguous_format)
-        ledger = SiteLedger(weight, prior, noise, penalty)
+        ledger = SiteLedger(weight, prior, noise, penalty, compact)
         return cls(layer, ledger, weight.clone(), deployment, fingerprint(weight))
 
     def begin(self, projection: nn.Module, policy: Drift) -> tuple[float, bool]:
@@ -224,6 +226,7 @@ class EditedSite:
                 "entries. Lower the clamp, or give the prior more weight."
             )
         self.pending = float((self._seen(projection) - exact).norm())
+        self.ledger.rest()
         self._last = self.ledger.snapshot()
 
     def _next(self, exact: Tensor, now: Tensor, restricted: bool) -> Tensor:

@@ -53,6 +53,7 @@ class Declaration:
         preset: A preset or the name of one, if the user said so.
         deployment: What stands between the exact update and the deployed one, and how it is applied.
         penalty: What the exact update minimises besides.
+        compact: Whether ledgers put by what they can make again, between deployments.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Declaration:
     preset: str | Preset | None
     deployment: Deployment
     penalty: Penalty | None
+    compact: bool = False
 
 
 class Estate:
@@ -145,6 +147,7 @@ class Estate:
                     self._noise(),
                     declared.deployment,
                     declared.penalty,
+                    declared.compact,
                 )
                 for layer in self.layers
             ]
@@ -203,7 +206,7 @@ class Estate:
         declared, saved = self.declaration, state["ledger"]
         device = next(lm.projection(layer).parameters()).device
         prior = prior_from_state(saved["prior"]) if saved["prior"] else self._prior(lm, layer)
-        ledger = SiteLedger(saved["base"].to(device), prior, self._noise(), declared.penalty)
+        ledger = SiteLedger(saved["base"].to(device), prior, self._noise(), declared.penalty, declared.compact)
         ledger.load_state_dict(saved)
         deployed = state["deployed"].to(device, copy=True)
         site = EditedSite(layer, ledger, deployed, declared.deployment, state["source"])

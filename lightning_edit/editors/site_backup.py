@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_edit.algebra import Snapshot
+from lightning_edit.algebra.packing import Kept
 
 
 def fingerprint(weight: Tensor) -> str:
@@ -36,8 +36,8 @@ class SiteBackup:
     """
 
     weight: Tensor
-    ledger: Snapshot
-    last: Snapshot
+    ledger: Kept
+    last: Kept
     deployed: Tensor
     pending: float
     ignored: Tensor | None
