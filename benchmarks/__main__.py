@@ -8,11 +8,12 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks import covariance, held, keys, ledger, report, solves, targets, training
+from benchmarks import covariance, held, keys, ledger, memory, report, solves, targets, training
 from benchmarks.setting import FULL, TINY
 from benchmarks.timing import Row
 
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "ledger": ledger.measure,
     "solves": solves.measure,
     "held": held.measure,
+    "memory": memory.measure,
     "training": training.measure,
 }
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -39,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder of results.json and .md")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what seconds are")
+    parser.add_argument("--model", choices=("gpt2", "llama"), help="targets and keys: only this one of their models")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes: does everything run?")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(BENCHMARKS):
@@ -47,16 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     torch.set_num_threads(options.threads)
     if options.clock == "cpu" and options.threads != 1:
         parser.error("--clock cpu adds up the seconds of all threads, waiting ones too; use it with --threads 1")
+    sizes = TINY if options.tiny else FULL
+    if options.model is not None:
+        sizes = replace(sizes, shapes=tuple(shape for shape in sizes.shapes if shape.family == options.model))
     switches = [
         *options.names,
         f"--threads={options.threads}",
         f"--clock={options.clock}",
+        *([f"--model={options.model}"] if options.model else []),
         *(["--tiny"] if options.tiny else []),
     ]
     command = " ".join(["python -m benchmarks", *switches])
     rows: list[Row] = []
     for name in options.names or BENCHMARKS:
-        found = BENCHMARKS[name](TINY if options.tiny else FULL, CLOCKS[options.clock])
+        found = BENCHMARKS[name](sizes, CLOCKS[options.clock])
         report.show(found)
         rows += found
         paths = report.write(rows, options.output, command)  # each time: the next one takes a while

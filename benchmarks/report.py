@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.pictures import draw_held
 from benchmarks.timing import Row
 
 HEADER = ("benchmark", "plain way", "compared", "result", "quartiles", "plain / ours", "rounds", "aim")
@@ -56,7 +57,7 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
 
 
 def write(rows: Sequence[Row], folder: Path, command: str) -> list[Path]:
-    """Write `results.json` and `results.md`; returns their paths.
+    """Write `results.json`, `results.md` and the picture of what was held, if anything was; returns their paths.
 
     Args:
         rows: The rows.
@@ -76,7 +77,8 @@ def write(rows: Sequence[Row], folder: Path, command: str) -> list[Path]:
     table = [" | ".join(HEADER), " | ".join("---" for _ in HEADER), *lines]
     about = f"`{command}`, torch {setting['torch']}, {setting['threads']} threads"
     text.write_text("\n".join([about, "", *(f"| {line} |" for line in table)]) + "\n")
-    return [data, text]
+    picture = draw_held(rows, folder)
+    return [data, text] if picture is None else [data, text, picture]
 
 
 def _reading(row: Row, ratio: float) -> str:

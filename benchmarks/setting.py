@@ -68,7 +68,7 @@ class Sizes:
         columns: Targets that are optimised, and requests whose keys are read.
         plain_columns: Of these, how many the plain way does; times are per request.
         columns_at_once: Columns in one graph.
-        target_steps: Passes of each target.
+        target_steps: Passes of each target; the default of `TargetOptions`.
         target_rounds: Rounds of the comparison.
         key_rounds: Rounds of the comparison.
         corpus_texts: Documents that key statistics are read from.
@@ -84,6 +84,7 @@ class Sizes:
         restricted_rank: Its rank.
         memory_shape: d and n of a site whose memory is counted.
         memory_held: Columns that it holds.
+        memory_batch: Columns that a step brings.
         held_shape: d and n of a small site that holds more and more.
         held: How many columns it holds.
         batch: Rows in a training batch.
@@ -99,11 +100,11 @@ class Sizes:
     heads: int = 6
     vocabulary: int = 2048
     tokenizer_texts: int = 2000
-    columns: int = 16
-    plain_columns: int = 2
+    columns: int = 50
+    plain_columns: int = 3
     columns_at_once: int = 16
-    target_steps: int = 4
-    target_rounds: int = 2
+    target_steps: int = 25
+    target_rounds: int = 1
     key_rounds: int = 3
     corpus_texts: int = 96
     corpus_rounds: int = 5
@@ -118,6 +119,7 @@ class Sizes:
     restricted_rank: int = 100
     memory_shape: tuple[int, int] = (4096, 14336)
     memory_held: int = 2000
+    memory_batch: int = 100
     held_shape: tuple[int, int] = (64, 1024)
     held: tuple[int, ...] = (100, 200, 500, 520, 1000, 2000, 5000, 10_000, 20_000)
     batch: int = 4
@@ -154,6 +156,7 @@ TINY = Sizes(
     restricted_rank=4,
     memory_shape=(8, 24),
     memory_held=4,
+    memory_batch=2,
     held_shape=(4, 16),
     held=(4, 8, 12, 40),
     batch=2,

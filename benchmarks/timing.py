@@ -6,7 +6,7 @@ sides. This file knows clocks and callables; it knows nothing of what is timed.
 
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Way = Callable[[], float]
 """Does the work once and returns the seconds that count."""
@@ -32,6 +32,7 @@ class Row:
         overhead: Whether the way does more work than the plain one, so that the ratio says what that costs.
         aim: What the ratio should stay under.
         unit: What `seconds` and `against_seconds` are in.
+        details: What a picture needs to know besides.
     """
 
     benchmark: str
@@ -46,6 +47,7 @@ class Row:
     overhead: bool = False
     aim: float | None = None
     unit: str = "s"
+    details: dict[str, float | str] = field(default_factory=dict)
 
 
 def stopwatch(work: Callable[[], object], clock: Clock, parts: int = 1) -> Way:
