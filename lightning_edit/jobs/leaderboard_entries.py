@@ -6,7 +6,7 @@ Knows what a recipe says of an editor, and what an editor says of itself once it
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from lightning_edit.requests import EditRequest
 
 RESOLVED = ("settings", "preset")
 """Where editors keep the numbers that they took from presets."""
+PROSE = ("name", "family", "source", "sources", "remarks", "failing")
+"""What presets say to a person; no number hangs on it."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Entry:
 
 
 def resolved(editor: Editor) -> dict[str, Any]:
-    """The numbers that an editor took from presets when it met the model, as plain values.
+    """The numbers that an editor took from presets when it met the model, where they are not the method's defaults.
 
     Args:
         editor: An attached editor.
@@ -111,7 +113,9 @@ def resolved(editor: Editor) -> dict[str, Any]:
     for name in RESOLVED:
         value = getattr(editor, name, None)
         if is_dataclass(value) and not isinstance(value, type):
-            found[name] = plain(asdict(value))
+            default = {field.name: field.default for field in fields(value)}
+            own = {key: one for key, one in asdict(value).items() if key not in PROSE and one != default[key]}
+            found[name] = plain(own)
     return found
 
 
