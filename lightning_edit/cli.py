@@ -24,6 +24,7 @@ Run a recipe: one that `lightning-edit ls` shows, or a YAML file of your own.
 
   --output DIR          folder for the summary, report, plots and logs (default: runs/NAME)
   --runs LABEL,LABEL    only these runs of a recipe that has several
+  --seeds 0,1,2         each run from each of these seeds: means and standard deviations
   --paper               model, data and sizes of the published experiment, where the recipe has them
   --fast                small sizes, to see everything once, where the recipe has them
   --help                after the name: every setting of the recipe
@@ -124,6 +125,7 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--runs", type=lambda text: [label.strip() for label in text.split(",")])
+    parser.add_argument("--seeds")
     parser.add_argument("--paper", action="store_true")
     parser.add_argument("--fast", action="store_true")
     options, rest = parser.parse_known_args(arguments[1:])
@@ -137,10 +139,24 @@ def run(arguments: Sequence[str]) -> int:
     suffix = "_paper" if options.paper else "_fast" if options.fast else ""
     output = options.output or Path("runs") / f"{recipe.recipe}{suffix}"
     command = shlex.join(["lightning-edit", "run", *arguments])
-    return execute(recipe, options.runs, rest, output, command)
+    seeds = None
+    if options.seeds is not None and recipe.job:
+        rest.append(f"--seeds={options.seeds}")  # a job has seeds of its own
+    elif options.seeds is not None:
+        from lightning_edit.runner.seeds import read_seeds
+
+        seeds = read_seeds(options.seeds)
+    return execute(recipe, options.runs, rest, output, command, seeds)
 
 
-def execute(recipe: Recipe, labels: list[str] | None, arguments: Sequence[str], output: Path, command: str) -> int:
+def execute(
+    recipe: Recipe,
+    labels: list[str] | None,
+    arguments: Sequence[str],
+    output: Path,
+    command: str,
+    seeds: list[int] | None = None,
+) -> int:
     """Run a recipe that was read, and report it; 1 where a part of it failed.
 
     Args:
@@ -149,8 +165,9 @@ def execute(recipe: Recipe, labels: list[str] | None, arguments: Sequence[str], 
         arguments: Settings of the recipe, from the command line.
         output: The output folder.
         command: The command line that was typed, for the report.
+        seeds: Seeds that each training run is repeated with; the recipe's own alone where None.
     """
     from lightning_edit.runner.execute import execute_recipe  # imports torch: `ls` and `cp` answer at once without it
 
-    results = execute_recipe(recipe, labels, arguments, output, command)
+    results = execute_recipe(recipe, labels, arguments, output, command, seeds)
     return 1 if any(result.errors for result in results) else 0

@@ -17,11 +17,17 @@ from lightning_edit.runner.overrides import split_arguments
 from lightning_edit.runner.recipe import Recipe
 from lightning_edit.runner.report import print_table, write_report
 from lightning_edit.runner.results import RunResult
+from lightning_edit.runner.seeds import MARK, together
 from lightning_edit.runner.training import run_configs, run_training
 
 
 def execute_recipe(
-    recipe: Recipe, labels: list[str] | None, arguments: Sequence[str], output: Path, command: str
+    recipe: Recipe,
+    labels: list[str] | None,
+    arguments: Sequence[str],
+    output: Path,
+    command: str,
+    seeds: Sequence[int] | None = None,
 ) -> list[RunResult]:
     """Run a recipe; the report is written after each run, so that an interrupted recipe still has one.
 
@@ -31,10 +37,11 @@ def execute_recipe(
         arguments: Settings of the recipe, from the command line.
         output: The output folder.
         command: The command line that was typed, for the report.
+        seeds: Seeds that each training run is repeated with; the recipe's own alone where None.
     """
     results: list[RunResult] = []
     written: list[Path] = []
-    for finished in _finished(recipe, labels, arguments, output):
+    for finished in _finished(recipe, labels, arguments, output, seeds):
         results += finished
         written = _report(recipe, results, output, command) or []
     _show(recipe, results, written)
@@ -42,20 +49,27 @@ def execute_recipe(
 
 
 def _finished(
-    recipe: Recipe, labels: list[str] | None, arguments: Sequence[str], output: Path
+    recipe: Recipe, labels: list[str] | None, arguments: Sequence[str], output: Path, seeds: Sequence[int] | None
 ) -> Iterator[list[RunResult]]:
-    """The results of the recipe's runs, one run at a time; a job is one run with any number of rows."""
+    """The results of the recipe's runs, one run at a time; a job is one run with any number of rows.
+
+    A run with several seeds is one row, when all of them are there.
+    """
     if recipe.job:
         if labels is not None:
             raise RecipeError(f"recipe '{recipe.recipe}' is one job and has no runs to choose; leave --runs out")
         yield run_job(recipe, arguments, output)
         return
     overrides = split_arguments(arguments)
-    configs = run_configs(recipe, labels, overrides, output)
+    configs = run_configs(recipe, labels, overrides, output, seeds)
+    waiting: list[RunResult] = []  # of one run, from the seeds so far
     for number, (label, config) in enumerate(configs.items(), start=1):
         if len(configs) > 1 and not _only_prints(overrides.native):
             _say(f"\n[bold]{recipe.recipe}[/bold]: run {number} of {len(configs)}, [bold]{label}[/bold]")
-        yield [run_training(recipe, label, config, overrides.native, output)]
+        waiting.append(run_training(recipe, label, config, overrides.native, output))
+        if seeds is None or len(waiting) == len(seeds):
+            yield waiting if seeds is None else [together(label.rpartition(MARK)[0], waiting)]
+            waiting = []
 
 
 def _only_prints(arguments: Sequence[str]) -> bool:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from lightning_edit.runner.cells import is_number, show, with_spread
 from lightning_edit.runner.page import to_html
 from lightning_edit.runner.plots import draw
 from lightning_edit.runner.recipe import Recipe
@@ -85,7 +86,7 @@ def print_table(recipe: Recipe, results: Sequence[RunResult], console: Console) 
     for column in columns:
         table.add_column(column, justify="left" if column == "run" else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*[show(row.get(column)) for column in columns])
+        table.add_row(*map(show, _cells(row, columns)))
     room = console.options.update(max_width=1000)
     console.width = max(console.width, Measurement.get(console, room, table).maximum)  # never cut a number
     console.print(table)
@@ -103,27 +104,6 @@ def shown_columns(recipe: Recipe, rows: Sequence[dict[str, Scalar]]) -> list[str
     return [key for key in wanted if key in present]
 
 
-def show(value: Scalar | None) -> str:
-    """A cell of the table.
-
-    Args:
-        value: What the row holds; None where it holds nothing.
-
-    Example:
-        >>> [show(value) for value in (0.98765, 12.3456, 12345.6, True, 400, "memit", None)]
-        ['0.988', '12.35', '12346', 'yes', '400', 'memit', '']
-    """
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, float):
-        return str(value)
-    if value != 0 and abs(value) < 0.001:
-        return f"{value:.1e}"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:.0f}"
-
-
 def _markdown(
     recipe: Recipe,
     results: Sequence[RunResult],
@@ -135,7 +115,7 @@ def _markdown(
     """The text of `report.md`."""
     columns = shown_columns(recipe, rows)
     parts = [f"# {_title(recipe)}", recipe.report.text.strip()]
-    parts += [_table(columns, [[row.get(column) for column in columns] for row in rows])]
+    parts += [_table(columns, [_cells(row, columns) for row in rows])]
     parts += [f"![{picture.stem}]({quote(_relative(picture, output))})" for picture in pictures]
     for table in paper_tables(results, recipe.report.tables):
         parts += [f"## {table.title}", table.text, _table(table.columns, table.rows)]
@@ -147,13 +127,18 @@ def _markdown(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _cells(row: dict[str, Scalar], columns: Sequence[str]) -> list[Scalar | None]:
+    """The cells of a row; a spread over seeds that has no column of its own stands behind its number."""
+    return [row.get(key) if f"{key}_std" in columns else with_spread(row, key) for key in columns]
+
+
 def _title(recipe: Recipe) -> str:
     return recipe.report.title or recipe.description or recipe.recipe
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Scalar | None]]) -> str:
     """A table in Markdown, numbers to the right."""
-    numeric = [all(isinstance(row[place], int | float | None) for row in rows) for place in range(len(columns))]
+    numeric = [all(is_number(row[place]) for row in rows) for place in range(len(columns))]
     lines = ["| " + " | ".join(map(_cell, columns)) + " |"]
     lines += ["|" + "".join(" ---: |" if right else " --- |" for right in numeric)]
     lines += ["| " + " | ".join(_cell(show(value)) for value in row) + " |" for row in rows]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from lightning_edit.judges.failure_modes import NAMES
+from lightning_edit.runner.cells import number, with_spread
 from lightning_edit.runner.recipe import PaperTable
 from lightning_edit.runner.results import Curve, ReportTable, RunResult, Scalar
 
@@ -52,10 +53,10 @@ def by_dimension(results: Sequence[RunResult]) -> ReportTable:
     present = [key for key in DIMENSIONS if any(key in result.row for result in results)]
     rows: list[list[Scalar | None]] = []
     for result in results:
-        values = [_number(result.row, key) for key in present]
+        values = [number(result.row, key) for key in present]
         known = [value for value in values if value is not None]
         if known:
-            spread = [_with_spread(result.row, key) for key in present]
+            spread = [with_spread(result.row, key) for key in present]
             rows.append([result.label, *spread, sum(known) / len(known) if len(known) == len(values) else None])
     return ReportTable("The four dimensions", ["method", *[DIMENSIONS[key] for key in present], "Avg."], rows)
 
@@ -71,8 +72,10 @@ def by_count(results: Sequence[RunResult]) -> ReportTable:
     rows: list[list[Scalar | None]] = []
     for label, own in points.items():
         for key, curve in own.items():
-            at = dict(zip(curve.steps, curve.values, strict=True))
-            rows.append([label, DIMENSIONS[key], *[at.get(count) for count in counts]])
+            at = {count: {"x": value} for count, value in zip(curve.steps, curve.values, strict=True)}
+            wide = _spread(results, label, key)
+            cells = [with_spread({**at.get(count, {}), **wide.get(count, {})}, "x") for count in counts]
+            rows.append([label, DIMENSIONS[key], *cells])
     several = rows if len(counts) > 1 else []
     return ReportTable("By number of edits", ["method", "", *[f"N = {count:g}" for count in counts]], several)
 
@@ -110,7 +113,7 @@ def by_cost(results: Sequence[RunResult]) -> ReportTable:
     timed = [result for result in results if len(_COST.keys() & result.row.keys()) > 1]  # more than the main table has
     scaled = []
     for result in timed:
-        row = {key: _scaled(_number(result.row, key), unit) for key, (_, unit) in _COST.items()}
+        row = {key: with_spread(result.row, key, unit) for key, (_, unit) in _COST.items()}
         scaled.append(RunResult(result.label, {key: value for key, value in row.items() if value is not None}))
     text = "Latency is the median time of a fixed number of new tokens behind one prompt."
     return _of_rows("Cost", scaled, [(key, name) for key, (name, _) in _COST.items()], text)
@@ -131,7 +134,7 @@ def _of_rows(title: str, results: Sequence[RunResult], keys: Sequence[tuple[str,
     """A row for each run that has any of the keys, a column for each key that some run has."""
     present = [(key, name) for key, name in keys if any(key in result.row for result in results)]
     rows: list[list[Scalar | None]] = [
-        [result.label, *[result.row.get(key) for key, _ in present]]
+        [result.label, *[with_spread(result.row, key) for key, _ in present]]
         for result in results
         if any(key in result.row for key, _ in present)
     ]
@@ -139,15 +142,25 @@ def _of_rows(title: str, results: Sequence[RunResult], keys: Sequence[tuple[str,
 
 
 def _points(result: RunResult) -> dict[str, Curve]:
-    """Each dimension against the number of edits; of several values at one number the last counts."""
-    counts, found = result.curves.get("edit/count", Curve()), {}
-    for key in DIMENSIONS:
-        curve = result.curves.get(f"edit/{key}", Curve())
-        pairs = [(counts.at(step), value) for step, value in zip(curve.steps, curve.values, strict=True)]
-        at = {count: value for count, value in pairs if count is not None}
-        if at:
-            found[key] = Curve(list(at), list(at.values()))
-    return found
+    """Each dimension against the number of edits."""
+    found = {key: _against_count(result, f"edit/{key}") for key in DIMENSIONS}
+    return {key: curve for key, curve in found.items() if curve.steps}
+
+
+def _against_count(result: RunResult, name: str) -> Curve:
+    """A curve against the number of edits; of several values at one number the last counts."""
+    counts, curve = result.curves.get("edit/count", Curve()), result.curves.get(name, Curve())
+    pairs = [(counts.at(step), value) for step, value in zip(curve.steps, curve.values, strict=True)]
+    at = {count: value for count, value in pairs if count is not None}
+    return Curve(list(at), list(at.values()))
+
+
+def _spread(results: Sequence[RunResult], label: str, key: str) -> dict[float, dict[str, Scalar]]:
+    """The standard deviation of a dimension at each number of edits, where there are several seeds."""
+    own = next(result for result in results if result.label == label)
+    low, high = (_against_count(own, f"edit/{key}:{side}") for side in ("low", "high"))
+    pairs = zip(low.steps, low.values, high.values, strict=True)
+    return {count: {"x_std": (upper - lower) / 2} for count, lower, upper in pairs}
 
 
 def _thinned(counts: Sequence[float]) -> list[float]:
@@ -156,18 +169,3 @@ def _thinned(counts: Sequence[float]) -> list[float]:
         return list(counts)
     places = {round(place * (len(counts) - 1) / (MOST_COLUMNS - 1)) for place in range(MOST_COLUMNS)}
     return [counts[place] for place in sorted(places)]
-
-
-def _number(row: Mapping[str, Scalar], key: str) -> float | None:
-    value = row.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _scaled(value: float | None, unit: float) -> float | None:
-    return None if value is None else value / unit
-
-
-def _with_spread(row: Mapping[str, Scalar], key: str) -> Scalar | None:
-    """The number, with its standard deviation behind it where there is one."""
-    value, spread = _number(row, key), _number(row, f"{key}_std")
-    return value if value is None or spread is None else f"{value:.3f} ± {spread:.3f}"

@@ -23,6 +23,7 @@ from lightning_edit.runner.merge import Config
 from lightning_edit.runner.overrides import Overrides
 from lightning_edit.runner.recipe import Recipe
 from lightning_edit.runner.results import RunResult, build_row, read_curves, row_key, tail_mean
+from lightning_edit.runner.seeds import repeated
 
 
 class RecipeCLI(LightningCLI):
@@ -74,7 +75,9 @@ def build(recipe: Recipe, config: Config, arguments: Sequence[str]) -> RecipeCLI
     )
 
 
-def run_configs(recipe: Recipe, labels: list[str] | None, overrides: Overrides, output: Path) -> dict[str, Config]:
+def run_configs(
+    recipe: Recipe, labels: list[str] | None, overrides: Overrides, output: Path, seeds: Sequence[int] | None = None
+) -> dict[str, Config]:
     """The configuration of every chosen run, with the folder and the W&B offline run that the recipe leaves open.
 
     Args:
@@ -82,8 +85,11 @@ def run_configs(recipe: Recipe, labels: list[str] | None, overrides: Overrides, 
         labels: Labels of the chosen runs; all where None.
         overrides: What the command line changes in every run.
         output: The recipe's output folder.
+        seeds: Seeds that each run is repeated with; the recipe's own alone where None.
     """
     configs = recipe.configs(labels)
+    if seeds is not None:
+        configs = repeated(configs, seeds)
     for label, config in configs.items():
         folder = str(output / label)
         trainer = {"default_root_dir": folder, **(config.get("trainer") or {})}

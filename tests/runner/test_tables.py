@@ -32,6 +32,31 @@ def test_numbers_of_edits_are_columns() -> None:
     assert by_count([RunResult("rome", curves=other)]).rows == []  # one number is no course
 
 
+def test_every_table_has_the_spread_over_seeds() -> None:
+    """One standard deviation, from the row or from the band around a curve."""
+    curves = {
+        "edit/count": Curve([1, 2], [10, 20]),
+        "edit/reliability": Curve([1, 2], [1.0, 0.8]),
+        "edit/reliability:low": Curve([1, 2], [1.0, 0.7]),
+        "edit/reliability:high": Curve([1, 2], [1.0, 0.9]),
+    }
+    row = {
+        "reliability_high_logp": 0.5,
+        "reliability_high_logp_std": 0.25,
+        "failures": 3.0,
+        "failures_std": 1.0,
+        "state_bytes": 2.0**21,
+        "state_bytes_std": 2.0**20,
+        "seconds_per_edit": 0.5,
+    }
+    result = RunResult("memit", row, curves)
+    assert by_count([result]).rows == [["memit", "Rel.", "1.000 ± 0.000", "0.800 ± 0.100"]]
+    found = {table.title: table.rows for table in paper_tables([result], ["confidence", "failures", "cost"])}
+    assert found["By confidence in the old answer"] == [["memit", "0.500 ± 0.250"]]
+    assert found["How reasoning fails"] == [["memit", "3.000 ± 1.000"]]
+    assert found["Cost"] == [["memit", 0.5, "2.000 ± 1.000"]]
+
+
 def test_many_numbers_of_edits_are_thinned() -> None:
     steps = [float(step) for step in range(1, 101)]
     curves = {"edit/count": Curve(steps, steps), "edit/reliability": Curve(steps, steps)}
