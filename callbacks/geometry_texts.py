@@ -50,7 +50,7 @@ def collect_batches(
         if texts is not None:
             source = _encoded(lm, read_texts(texts), length, batch_size)
         else:
-            source = _cut(text_batches(trainer, pl_module), length)
+            source = _cut(lm, text_batches(trainer, pl_module), length)
         for batch in source:
             found.append(batch)
             count += sample_count(batch, pooling)
@@ -68,10 +68,10 @@ def _encoded(lm: LanguageModel, texts: list[str], length: int, batch_size: int) 
     """Documents as padded batches."""
     for start in range(0, len(texts), batch_size):
         encoded = lm.encode(texts[start : start + batch_size], max_length=length)
-        yield {"input_ids": encoded.input_ids.cpu(), "attention_mask": encoded.attention_mask.cpu()}
+        yield _on_cpu(lm, {"input_ids": encoded.input_ids, "attention_mask": encoded.attention_mask})
 
 
-def _cut(batches: Iterable[Any], length: int) -> Iterator[Batch]:
+def _cut(lm: LanguageModel, batches: Iterable[Any], length: int) -> Iterator[Batch]:
     """The beginnings of rows that a model trains on; what is longer than that is left out."""
     for batch in batches:
         ids = batch.get("input_ids") if isinstance(batch, Mapping) else None
@@ -82,4 +82,10 @@ def _cut(batches: Iterable[Any], length: int) -> Iterator[Batch]:
             )
         mask = batch.get("attention_mask")
         known = torch.ones_like(ids) if mask is None else mask
-        yield {"input_ids": ids[:, :length].cpu(), "attention_mask": known[:, :length].cpu()}
+        said = {"labels": batch["labels"][:, :length]} if lm.layout.separate and "labels" in batch else {}
+        yield _on_cpu(lm, {"input_ids": ids[:, :length], "attention_mask": known[:, :length], **said})
+
+
+def _on_cpu(lm: LanguageModel, batch: Batch) -> Batch:
+    """What the model reads of a batch."""
+    return {name: value.cpu() for name, value in lm.layout.text_inputs(lm, batch).items()}

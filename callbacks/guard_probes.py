@@ -165,9 +165,10 @@ class LossProbe(NumberProbe):
         total = count = 0.0
         with lm.borrow():
             for batch in self.batches:
-                mask = batch["attention_mask"][:, 1:].to(lm.device, torch.bool)
+                stack = "decoder_" if lm.layout.separate else ""  # whose tokens are predicted
+                mask = batch[f"{stack}attention_mask"][:, 1:].to(lm.device, torch.bool)
                 logits = lm.model(**on_device(lm, batch)).logits[:, :-1][mask].float()
-                wanted = batch["input_ids"][:, 1:].to(lm.device)[mask]
+                wanted = batch[f"{stack}input_ids"][:, 1:].to(lm.device)[mask]
                 total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
                 count += int(mask.sum())
         return total / max(count, 1)

@@ -99,6 +99,7 @@ def empty_moments(lm: LanguageModel, layers: list[int], device: str | None = Non
         layers: The layers.
         device: Where the sums live; where the model is by default, and on the CPU where that has no float64.
     """
+    lm.check_decoder_only("Collecting keys")
     home = str(lm.device if lm.device.type != "mps" else "cpu") if device is None else device
     return {layer: KeyCovariance(lm.site(layer).inner, device=home) for layer in layers}
 

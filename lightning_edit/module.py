@@ -1,4 +1,4 @@
-"""EditableModule: any transformers causal LM as a LightningModule that can be edited.
+"""EditableModule: a transformers causal LM or T5-style encoder-decoder as a LightningModule that can be edited.
 
 It knows how to load, train, generate and save. It knows no editor (one comes to it, through a callback or by hand) and
 no data beyond batches of `input_ids`, `attention_mask` and `labels`.
@@ -14,17 +14,17 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_edit.errors import EditError
 from lightning_edit.model.generation import generate
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.optimizer import Schedule, build_adamw, build_schedule
 from lightning_edit.model.saving import save_folder
+from lightning_edit.model.seq2seq import auto_class, layout_of
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 EMBEDDED = "embedded"
-IGNORED = -100  # the label that no loss is computed for
 
 
 class _Loaded(NamedTuple):
@@ -36,10 +36,14 @@ class _Loaded(NamedTuple):
 
 
 class EditableModule(L.LightningModule):
-    """A transformers causal LM with its tokenizer and its FFN sites, trained by next-token prediction.
+    """A transformers language model with its tokenizer and its FFN sites, trained by next-token prediction.
+
+    A T5-style encoder-decoder is trained to say the `labels` of a batch; where a batch has none, each text is cut in
+    the middle, and what follows is to be said (`model/seq2seq.py`).
 
     Args:
-        model: Hub name or folder of a causal LM with its tokenizer; "embedded" is the model of the embedded world.
+        model: Hub name or folder of a causal LM or T5-style encoder-decoder with its tokenizer; "embedded" is the model
+            of the embedded world.
         dtype: Precision of the weights: float32, bfloat16, float16 or float64. Use float32 with `precision="32-true"`
             and the mixed ones, bfloat16 with `precision="bf16-true"`.
         lr: Learning rate of AdamW.
@@ -106,7 +110,7 @@ class EditableModule(L.LightningModule):
         """Take a model that is in memory already, in the precision that it has.
 
         Args:
-            model: A transformers causal LM.
+            model: A transformers causal LM or T5-style encoder-decoder.
             tokenizer: Its tokenizer.
             options: Further arguments of the constructor, except `model` and `dtype`.
         """
@@ -176,25 +180,22 @@ class EditableModule(L.LightningModule):
         which then lacks the edits, since those are in the matrices under it. Under a distributed strategy every rank
         must call, and the first one writes.
 
-        Args:
-            folder: Where to write.
-        """
-        save_folder(self.model, self.tokenizer, folder, write=self.global_rank == 0)
         Where the module's editor has edits beside the weights (GRACE, WISE, text memories) a warning says that they are
         not in the folder; `lightning_edit.save_edits` writes them too.
 
-
-    def _loss(self, batch: Mapping[str, Tensor]) -> Tensor:
-        ids, mask = batch["input_ids"], batch.get("attention_mask")
+        Args:
+            folder: Where to write.
+        """
         if not getattr(self.editor, "in_weights", True) and self.editor.requests:
             rank_zero_warn(
                 f"the folder {folder} lacks the edits of {type(self.editor).__name__}, which are not in the weights; "
                 "lightning_edit.save_edits(module, folder) writes model and editor, and load_edits(folder) loads both."
             )
-        labels = batch.get("labels")
-        if labels is None:
-            labels = ids if mask is None else ids.masked_fill(mask == 0, IGNORED)
-        loss: Tensor = self(input_ids=ids, attention_mask=mask, labels=labels).loss
+        save_folder(self.model, self.tokenizer, folder, write=self.global_rank == 0)
+
+    def _loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        lm = self.language_model
+        loss: Tensor = self(**lm.layout.training_inputs(lm, batch)).loss
         return loss
 
 
@@ -212,7 +213,7 @@ def _load(name: str, dtype: str) -> _Loaded:
             "the model has no name to load it by; expected a hub name or a folder. The checkpoint of a module that was "
             "made with `from_model` is loaded with `model=<folder>`, where the model was saved to that folder."
         )
-    model = AutoModelForCausalLM.from_pretrained(name, dtype=precision)
+    model = auto_class(name).from_pretrained(name, dtype=precision)
     return _Loaded(model, AutoTokenizer.from_pretrained(name), name)
 
 
@@ -220,4 +221,4 @@ def _with_adapter(model: PreTrainedModel, options: Mapping[str, Any]) -> Any:
     """The model with a fresh LoRA adapter; everything else is frozen."""
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(model, LoraConfig(**{"task_type": "CAUSAL_LM", **options}))
+    return get_peft_model(model, LoraConfig(**{"task_type": layout_of(model).task, **options}))

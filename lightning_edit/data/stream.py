@@ -119,7 +119,9 @@ class EditStream(pl.LightningDataModule):
     def _read(self, source: str | Path | Iterable[str]) -> dict[str, Tensor]:
         """Rows of one corpus."""
         length = min(self.max_length, self._context() or self.max_length)
-        return token_rows(read_texts(source), self.tokenizer, length, self.pack)
+        rows = token_rows(read_texts(source), self.tokenizer, length, self.pack)
+        lm = getattr(self._module(), "language_model", None)
+        return rows if lm is None else lm.layout.training_rows(lm, rows)  # type: ignore[no-any-return]
 
     def _resolve_tokenizer(self) -> Any:
         """The tokenizer that was given, or the module's."""

@@ -106,6 +106,7 @@ class Estate:
             lm: The language model.
         """
         declared = self.declaration
+        lm.check_decoder_only(f"{declared.name}, which writes values for keys at subjects,")
         if self.identity not in (None, lm.identity):
             raise StateError(
                 f"this editor holds the edits of model {self.identity}; found model {lm.identity}. "

@@ -1,8 +1,9 @@
 """From requests to token rows for a loss: what the model reads, and which token should follow where.
 
 A request's text is `prompt + " " + target`, tokenised as one; a token belongs to the target if it reaches beyond the
-prompt's last character, so neither the prompt nor a leading special token nor padding is ever learned. Rows are padded
-on the right by this file, whatever side the tokenizer would pad. It knows tokens and runs no model.
+prompt's last character, so neither the prompt nor a leading special token nor padding is ever learned. An
+encoder-decoder reads the prompt in its encoder and learns the target, closed by an end token, in its decoder
+(`model/seq2seq.py`). Rows are padded on the right, whatever side the tokenizer would pad.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lightning_edit.errors import RequestError
-from lightning_edit.model.encoding import pad, padding_token, tokenize
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
@@ -26,13 +26,15 @@ class Example:
 
     Args:
         id: The request's id.
-        ids: Tokens the model reads.
-        positions: Where predictions are scored.
+        prompt: Tokens of the prompt.
+        given: Tokens of the target that the model is given behind it.
+        positions: Where predictions are scored, counted from the one behind the prompt.
         labels: The token that should come next at each of them.
     """
 
     id: str
-    ids: tuple[int, ...]
+    prompt: tuple[int, ...]
+    given: tuple[int, ...]
     positions: tuple[int, ...]
     labels: tuple[int, ...]
 
@@ -43,8 +45,7 @@ class Batch:
 
     Args:
         examples: The b examples.
-        input_ids: Tokens (b, t), padded on the right.
-        attention_mask: 1 where there is a token, 0 at padding (b, t).
+        inputs: Keyword arguments of the model: tokens, padded on the right, with their masks (b, t).
         rows: Row of each scored position (s,).
         positions: Its place in the row (s,).
         labels: Token that should follow (s,).
@@ -52,8 +53,7 @@ class Batch:
     """
 
     examples: tuple[Example, ...]
-    input_ids: Tensor
-    attention_mask: Tensor
+    inputs: dict[str, Tensor]
     rows: Tensor
     positions: Tensor
     labels: Tensor
@@ -72,27 +72,28 @@ def make_examples(
             `bag_of_tokens` scores all of them at the prompt's last token, in any order.
         include_bos: With `bag_of_tokens`: special tokens that the tokenizer puts before a text are targets too.
     """
-    texts = [f"{request.prompt} {request.target}" for request in requests]
+    pairs = lm.layout.split(lm, [request.prompt for request in requests], [request.target for request in requests])
+    closing = tuple(lm.layout.closing(lm))
     examples = []
-    for request, (ids, offsets) in zip(requests, tokenize(lm.tokenizer, texts), strict=True):
-        answer = [j for j, (_, end) in enumerate(offsets) if end > len(request.prompt)]
-        if not answer or answer[0] == 0:
+    for request, pair in zip(requests, pairs, strict=True):
+        prompt, labels = tuple(pair.prompt), tuple(pair.answer)
+        if not prompt or not labels:
             raise RequestError(
-                f"request {request.id!r}: the tokens of the target {request.target!r} begin at {answer[:1]}; expected "
-                "them behind at least one token of the prompt. Check prompt and target."
+                f"request {request.id!r}: found {len(prompt)} tokens of the prompt and {len(labels)} of the target "
+                f"{request.target!r} behind them; expected at least one of each. Check prompt and target."
             )
-        if len(ids) > lm.max_length:
+        size = lm.layout.size(pair)
+        if size > lm.max_length:
             raise RequestError(
-                f"request {request.id!r} has {len(ids)} tokens; expected at most {lm.max_length}, the model's context. "
+                f"request {request.id!r} has {size} tokens; expected at most {lm.max_length}, the model's context. "
                 "Shorten the prompt."
             )
-        labels = tuple(ids[j] for j in answer)
         if objective == "target":
-            examples.append(Example(request.id, tuple(ids[: answer[-1]]), tuple(j - 1 for j in answer), labels))
+            labels += closing
+            examples.append(Example(request.id, prompt, labels[:-1], tuple(range(len(labels))), labels))
             continue
-        leading = tuple(ids[: offsets.index(next(o for o in offsets if o[1] > 0))]) if include_bos else ()
-        labels = leading + labels
-        examples.append(Example(request.id, tuple(ids[: answer[0]]), (answer[0] - 1,) * len(labels), labels))
+        labels = (prompt[: pair.leading] if include_bos else ()) + labels
+        examples.append(Example(request.id, prompt, (), (0,) * len(labels), labels))
     return examples
 
 
@@ -109,16 +110,16 @@ def make_batches(lm: LanguageModel, examples: Sequence[Example], size: int) -> l
 
 def _batch(lm: LanguageModel, examples: Sequence[Example]) -> Batch:
     """One batch."""
-    ids, mask = pad([example.ids for example in examples], padding_token(lm.tokenizer), "right", lm.device)
+    feed = lm.layout.feed(lm, [example.prompt for example in examples], [example.given for example in examples])
     scored = [
-        (row, position, label, 1 / len(example.labels))
+        (row, feed.starts[row] + position, label, 1 / len(example.labels))
         for row, example in enumerate(examples)
         for position, label in zip(example.positions, example.labels, strict=True)
     ]
     rows, positions, labels, shares = zip(*scored, strict=True)
     row, position, label = torch.tensor([rows, positions, labels], device=lm.device)
     share = torch.tensor(shares, dtype=torch.float64, device=lm.device)
-    return Batch(tuple(examples), ids, mask, row, position, label, share)
+    return Batch(tuple(examples), feed.inputs, row, position, label, share)
 
 
 def example_losses(lm: LanguageModel, batch: Batch) -> Tensor:
@@ -145,6 +146,6 @@ def target_log_probs(lm: LanguageModel, batch: Batch) -> Tensor:
         lm: The language model.
         batch: The batch.
     """
-    output = lm.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    output = lm.model(**batch.inputs, use_cache=False)
     logits: Tensor = output.logits[batch.rows, batch.positions]
     return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)

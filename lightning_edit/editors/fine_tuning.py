@@ -21,6 +21,7 @@ from lightning_edit.editors.gradient_settings import GradientSettings
 from lightning_edit.editors.matrices import copies, distance, matrix, put, take_back
 from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.sites import Layer
 from lightning_edit.requests import EditRequest
 
 
@@ -32,7 +33,8 @@ class FineTuning(GradientEditor):
     precision (one more copy where training moved them between commits).
 
     Args:
-        layers: Blocks whose FFN projection is trained; None takes the preset's, as for all that follows.
+        layers: Blocks whose FFN projection is trained, by number or by path such as `decoder.block.3`; None takes the
+            preset's, as for all that follows.
         lr: Learning rate of Adam.
         steps: Passes over a commit's requests at most.
         batch_size: Requests in one step.
@@ -50,7 +52,7 @@ class FineTuning(GradientEditor):
 
     def __init__(
         self,
-        layers: list[int] | None = None,
+        layers: list[Layer] | None = None,
         lr: float | None = None,
         steps: int | None = None,
         batch_size: int | None = None,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.forward_settings import Settings, find_settings
 from lightning_edit.editors.report import EditRefused, EditReport, Guard
-from lightning_edit.errors import SiteError, StateError
+from lightning_edit.errors import StateError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
 from lightning_edit.model.prompt_scope import Window
 
@@ -151,11 +151,6 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
         """The model, with the hook in place."""
         lm = as_language_model(module)
         _check_identity(self._identity, lm.identity)
-        if getattr(lm.model.config, "is_encoder_decoder", False):
-            raise SiteError(
-                f"{type(lm.model).__name__} reads prompts with an encoder; expected a decoder-only model, where "
-                f"{type(self).__name__} knows the prompt by its last token. Use an editor that writes weights."
-            )
         if self._settings is None:
             settings = find_settings(lm, self.settings_of, self._kind, self._given, self._preset)
             self._check_settings(settings, self._saved_settings)
@@ -163,7 +158,7 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
         projection = lm.projection(self._settings.layer)
         if self._hook is None or self._hook[0] is not projection or self._lm is not lm:
             self._unhook()
-            lm.scope.join(self)
+            lm.scope_of(self._settings.layer).join(self)
             self._hook = projection, projection.register_forward_hook(_replace(self, lm))
         self._lm, self._identity = lm, lm.identity
         return lm
@@ -173,7 +168,8 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
         if self._hook is not None:
             self._hook[1].remove()
         if self._lm is not None:
-            self._lm.scope.leave(self)
+            assert self._settings is not None  # settled with the model
+            self._lm.scope_of(self._settings.layer).leave(self)
         self._hook = self._lm = None
 
     def _check_settings(self, settings: Settings, saved: dict[str, Any] | None) -> None:
@@ -204,9 +200,10 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
 
 def _replace(editor: ForwardEditor[Any, Any], lm: LanguageModel) -> Any:
     """The hook; no bound method, which a copy of the model would copy the editor with."""
+    scope = lm.scope_of(editor.layers[0])
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        window = lm.scope.window
+        window = scope.window
         if window is None:
             return None
         x, y = (tensor.view(window.rows, -1, tensor.shape[-1]) for tensor in (args[0], output))  # OPT runs on (b t, n)

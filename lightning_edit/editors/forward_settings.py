@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
 
-from lightning_edit.editors.preset_scaling import nearest_sheet, shape_of
+from lightning_edit.editors.preset_scaling import nearest_sheet, same_depth, shape_of
 from lightning_edit.editors.preset_sheet import shipped_presets
 from lightning_edit.editors.presets import find_sheet
 from lightning_edit.errors import EditError
@@ -129,19 +129,32 @@ def find_settings(
     found: Any = known.get(wanted)
     if found is None:
         near = nearest_sheet(shape_of(lm), lm.model.config.get_text_config().model_type)
+        if near.name not in known:
+            raise EditError(
+                f"{editor} has settings of decoder-only models alone, and {type(lm.model).__name__} is an "
+                f"encoder-decoder; expected another editor, such as {', '.join(_like(near.name))}."
+            )
         found = known[near.name]
-        depth = round(found.layer * (lm.num_layers - 1) / max(1, near.shape[2] - 1))
+        depth = same_depth(lm, near, found.layer)
         found = replace(found, name="default", layer=depth)
         _log.warning(
             "no settings of %s are known for this model; taken are those of %s at layer %d. Options of the editor "
             "override them.",
             *(editor, near.name, depth),
         )
-    settings: Settings = replace(found, **{name: value for name, value in given.items() if value is not None})
+    own = {name: value for name, value in given.items() if value is not None}
+    if isinstance(own.get("layer"), str):
+        own["layer"] = lm.site(own["layer"]).layer
+    settings: Settings = replace(found, **own)
     check_settings(settings, editor)
     lm.site(settings.layer)
     assert isinstance(settings, kind)
     return settings
+
+
+def _like(name: str) -> list[str]:
+    """Editors that have settings of a preset."""
+    return [editor for editor, known in forward_presets().items() if name in known]
 
 
 @cache

@@ -15,11 +15,12 @@ from typing import Any, Self
 import yaml
 
 from lightning_edit.editors.descent import DescentOptions
-from lightning_edit.editors.preset_scaling import nearest_sheet, shape_of
+from lightning_edit.editors.preset_scaling import nearest_sheet, same_depth, shape_of
 from lightning_edit.editors.preset_sheet import shipped_presets
 from lightning_edit.editors.presets import find_sheet
 from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.sites import Layer
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class GradientSettings:
     Args:
         name: The preset they were taken from.
         source: Where they come from.
-        layers: Blocks to work on; None leaves it to the editor.
+        layers: Blocks to work on, by number or path; None leaves it to the editor.
         modules: Names of the linear modules that get an adapter; None takes what PEFT lists for the architecture.
         lr: Learning rate.
         steps: Passes over the requests of a commit at most.
@@ -47,7 +48,7 @@ class GradientSettings:
 
     name: str = "default"
     source: str = ""
-    layers: tuple[int, ...] | None = None
+    layers: tuple[Layer, ...] | None = None
     modules: tuple[str, ...] | None = None
     lr: float = 5e-4
     steps: int = 25
@@ -95,8 +96,7 @@ def find_settings(lm: LanguageModel, editor: str, preset: str | None = None) -> 
     found = known.get(near.name, known["default"])
     layers = found.layers
     if layers is not None:
-        depths = {round(layer * (lm.num_layers - 1) / max(1, near.shape[2] - 1)) for layer in layers}
-        layers = tuple(sorted(lm.site(depth).layer for depth in depths))
+        layers = tuple(sorted({same_depth(lm, near, layer) for layer in layers}))
     return replace(found, layers=layers)
 
 

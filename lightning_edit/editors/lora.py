@@ -27,6 +27,7 @@ from lightning_edit.editors.peft_layers import PeftLayers, factors_of, scale_of
 from lightning_edit.errors import EditError, StateError
 from lightning_edit.model.adapter_hooks import AdapterHooks, Factors, find_linears
 from lightning_edit.model.language_model import LanguageModel, as_language_model
+from lightning_edit.model.sites import Layer
 from lightning_edit.model.weights import base_layer, read_weight, write_weight
 from lightning_edit.requests import EditRequest
 
@@ -42,7 +43,7 @@ class LoRA(GradientEditor):
             any commit can be taken back, with the others the last ones.
         modules: Names of the linear modules that get an adapter, such as `q_proj` or `mlp.c_proj`; None takes the
             preset's, and else what PEFT lists for the architecture.
-        layers: Blocks whose modules get one; None takes all.
+        layers: Blocks whose modules get one, by number or path; None takes all.
         rank: Rank r; None takes the preset's, as for all that follows.
         alpha: Scale times rank.
         dropout: Dropout on the adapter's input while it learns. A loss that is read with it is a noisy one.
@@ -63,7 +64,7 @@ class LoRA(GradientEditor):
         self,
         policy: Policy = "one",
         modules: list[str] | None = None,
-        layers: list[int] | None = None,
+        layers: list[Layer] | None = None,
         rank: int | None = None,
         alpha: int | None = None,
         dropout: float | None = None,
@@ -144,8 +145,8 @@ class LoRA(GradientEditor):
                 f"PEFT lists no modules for {type(lm.model).__name__}; expected names of its linear modules. Pass "
                 "modules=[...], such as the query and value projections."
             )
-        wanted = settings.layers or [site.layer for site in lm.sites]
-        sites = [lm.site(layer) for layer in sorted(set(wanted))]
+        wanted = {lm.site(layer).layer for layer in settings.layers or [site.layer for site in lm.sites]}
+        sites = [lm.site(layer) for layer in sorted(wanted)]
         self._paths = find_linears(lm.model, [site.block for site in sites], names)
         scale = scale_of(self.make_config(settings, STEPS))
         if scale != self._scale and self._adapters():

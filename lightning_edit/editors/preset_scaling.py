@@ -10,7 +10,10 @@ from math import log
 
 from lightning_edit.editors.preset import Preset, Shape
 from lightning_edit.editors.preset_sheet import PresetSheet, shipped_presets
+from lightning_edit.errors import SiteError
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.seq2seq import FAMILIES
+from lightning_edit.model.sites import Layer
 
 DEFAULT = "default"
 """Name of the preset of a model that has none."""
@@ -28,13 +31,34 @@ def shape_of(lm: LanguageModel) -> Shape:
 def nearest_sheet(shape: Shape, model_type: str) -> PresetSheet:
     """The preset of the nearest model: of the same architecture if there is one, then by the logarithms of the shape.
 
+    An encoder-decoder's is one of an encoder-decoder, and a decoder's one of a decoder.
+
     Args:
         shape: Model width, inner width, number of blocks.
         model_type: Architecture, as transformers calls it.
     """
-    public = [(sheet, sheet.config) for sheet in shipped_presets().values() if sheet.config is not None]
+    separate = model_type in FAMILIES
+    known = [sheet for sheet in shipped_presets().values() if sheet.encoder_decoder == separate]
+    public = [(sheet, sheet.config) for sheet in known if sheet.config is not None]
     alike = [sheet for sheet, config in public if config["model_type"] == model_type]
     return min(alike or [sheet for sheet, _ in public], key=lambda sheet: distance(shape, sheet.shape))
+
+
+def same_depth(lm: LanguageModel, near: PresetSheet, layer: Layer) -> int:
+    """The block at the same relative depth as one of another model; in the same stack where it is named by its path.
+
+    Args:
+        lm: The language model.
+        near: The other model's preset.
+        layer: The other model's block; a path ends with its number in its stack, and stacks are equally deep.
+    """
+    if isinstance(layer, int):
+        return lm.site(round(layer * (lm.num_layers - 1) / max(1, near.shape[2] - 1))).layer
+    stack, _, number = layer.rpartition(".")
+    own = [site.layer for site in lm.sites if site.block.rpartition(".")[0] == stack]
+    if not own:
+        raise SiteError(f"the preset {near.name} names {layer}, and this model has no {stack}; name layers yourself.")
+    return own[round(int(number) * (len(own) - 1) / max(1, near.shape[2] // 2 - 1))]
 
 
 def distance(one: Shape, other: Shape) -> float:

@@ -1,8 +1,10 @@
 """Reading preset files: one YAML file a model, with the source of each number.
 
 A sheet holds one section of MEMIT's numbers for each *family* of settings (clamp 0.75 as in the original code, clamp 4
-as in EasyEdit's files) and one section for each editor with numbers of its own. This file knows how a sheet is spelled
-and how its sections are laid over each other; it refuses a field it does not know, so that no number gets lost.
+as in EasyEdit's files) and one section for each editor with numbers of its own. That of an encoder-decoder has neither,
+since no locate-then-edit method applies to it: its editors' numbers stand in `gradient_presets.yaml`. This file knows
+how a sheet is spelled and how its sections are laid over each other; it refuses a field it does not know, so that no
+number gets lost.
 """
 
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from lightning_edit.editors.preset import Preset, Shape
 from lightning_edit.errors import EditError
+from lightning_edit.model.seq2seq import FAMILIES
 
 ASSUMED = "assumed"
 """The source of a section whose numbers nobody publishes for this model; its note says where they are taken from."""
@@ -70,6 +73,11 @@ class PresetSheet:
     families: Mapping[str, Section]
     editors: Mapping[str, Section]
 
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether the model has an encoder beside its decoder; `shape` counts the blocks of both."""
+        return self.config is not None and self.config["model_type"] in FAMILIES
+
     def settings(self, editor: str | None = None, family: str | None = None) -> Preset:
         """The numbers for one editor: the family's, and over them what the editor has of its own.
 
@@ -77,6 +85,11 @@ class PresetSheet:
             editor: Name of the editor; one without a section of its own takes MEMIT's numbers.
             family: Name of a family; None takes what is published for this editor on this model.
         """
+        if self.encoder_decoder:
+            raise EditError(
+                f"preset {self.name!r} is of an encoder-decoder, for which no locate-then-edit method publishes "
+                "numbers; expected a preset of a decoder-only model. Use ft_m, ft_l, lora, adalora or mend."
+            )
         own = self.editors.get((editor or "").lower())
         chosen = family or (own.family if own else None) or self.family
         if chosen not in self.families:
@@ -124,7 +137,8 @@ def read_sheet(text: str, file: str) -> PresetSheet:
         raise EditError(f"{file}: found {unknown if isinstance(content, dict) else content!r}; expected {_HEAD}.")
     families = {name: _section(body, f"{file}, families.{name}") for name, body in content["families"].items()}
     editors = {name: _section(body, f"{file}, editors.{name}") for name, body in content["editors"].items()}
-    if content["family"] not in families:
+    without = (content.get("config") or {}).get("model_type") in FAMILIES
+    if content["family"] not in families and not without:
         raise EditError(f"{file}: found family {content['family']!r}; expected one of {', '.join(families)}.")
     width, inner, blocks = content["shape"]
     return PresetSheet(

@@ -1,8 +1,9 @@
 """Requests as token rows that know where their prompt ends, and how well a model says what should follow.
 
 The prompt's tokens are those that the model reads when it is asked, and the target's those that follow them in the
-text `prompt + " " + target`, or, where a token of that text crosses the border, those of the target by itself. Rows are
-padded on the right. This file runs the model; it moves nothing in it.
+text `prompt + " " + target`, or, where a token of that text crosses the border, those of the target by itself. An
+encoder-decoder is asked in its encoder and answers in its decoder. Rows are padded on the right. This file runs the
+model; it moves nothing in it.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from lightning_edit.chat import Chat, render
 from lightning_edit.decoding import check_room
 from lightning_edit.errors import RequestError
-from lightning_edit.model.encoding import pad, padding_token, tokenize
 from lightning_edit.model.interception import Intercept
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.skipping import skip
@@ -48,23 +48,18 @@ def prompt_rows(
     """
     heads, joint = (list(prompts), " ") if chat is None else (render(lm.tokenizer, prompts, chat), "")
     texts = [f"{head}{joint}{target}" for head, target in zip(heads, targets, strict=True)]
-    alone = tokenize(lm.tokenizer, heads, special=chat is None)
-    together = tokenize(lm.tokenizer, texts, special=chat is None)
-    check_room(lm, [(text, len(ids)) for text, (ids, _) in zip(texts, together, strict=True)])
-    rows = []
-    for text, target, (prompt, _), (ids, _) in zip(texts, targets, alone, together, strict=True):
+    for text, target in zip(texts, targets, strict=True):
         if not target.strip():
             raise RequestError(f"found no target in {text!r}; expected some text. Give a target.")
-        follows = ids[: len(prompt)] == prompt  # else a token crosses the border
-        rest = ids[len(prompt) :] if follows else tokenize(lm.tokenizer, [joint + target], special=False)[0][0]
-        rows.append(PromptRow(tuple(prompt), tuple(rest)))
-    return rows
+    pairs, closing = lm.layout.split_as_asked(lm, heads, targets, joint, chat is None), lm.layout.closing(lm)
+    check_room(lm, [(text, lm.layout.size(pair)) for text, pair in zip(texts, pairs, strict=True)])
+    return [PromptRow(tuple(pair.prompt), (*pair.answer, *closing)) for pair in pairs]
 
 
 class PromptBatch:
     """Some rows that are run again and again, while what happens at one layer changes.
 
-    The blocks below that layer are run once.
+    The blocks below that layer are run once, where hidden states are all that a block gets from below.
 
     Args:
         lm: The language model, borrowed.
@@ -73,15 +68,19 @@ class PromptBatch:
     """
 
     def __init__(self, lm: LanguageModel, rows: Sequence[PromptRow], layer: int) -> None:
-        self.lm, self._below = lm, [lm.block(index) for index in range(layer)]
+        self.lm = lm
+        self._below = [] if lm.layout.separate else [lm.block(index) for index in range(layer)]
         self._hidden: Tensor | tuple[Tensor] | None = None
         self._prompts = [len(row.prompt) for row in rows]
-        tokens = [row.prompt + row.target for row in rows]
-        self._ids, self._mask = pad(tokens, padding_token(lm.tokenizer), "right", lm.device)  # (b, t)
-        place = torch.arange(1, self._ids.shape[1], device=self._ids.device)
-        counts = torch.tensor([self._prompts, list(map(len, tokens))], device=self._ids.device)
-        begin, end = counts[..., None]  # (b, 1) each
-        self._scored = (place >= begin) & (place < end)  # (b, t - 1)
+        feed = lm.layout.feed(lm, [row.prompt for row in rows], [row.target for row in rows])
+        self._inputs = feed.inputs
+        wanted = [
+            (index, start + place, token)
+            for index, (row, start) in enumerate(zip(rows, feed.starts, strict=True))
+            for place, token in enumerate(row.target)
+        ]
+        self._rows, self._places, self._labels = torch.tensor(wanted, device=lm.device).view(-1, 3).T  # (s,) each
+        self._lengths = torch.tensor([len(row.target) for row in rows], device=lm.device)  # (b,)
 
     def losses(self) -> Tensor:
         r"""Loss of each row's target, the mean over its tokens; a row without a target has loss 0.
@@ -91,13 +90,13 @@ class PromptBatch:
         Returns:
             Losses (b,), in float32, or float64 if the model is.
         """
-        logits = self._run().logits[:, :-1]  # (b, t - 1, v)
-        scored = self._scored.to(logits.device)
-        found = logits[scored]  # (s, v)
+        logits = self._run().logits  # (b, t, v)
+        rows, places = self._rows.to(logits.device), self._places.to(logits.device)
+        found = logits[rows, places]  # (s, v)
         log_p = (found if found.dtype == torch.float64 else found.float()).log_softmax(-1)
-        right = log_p.gather(1, self._ids[:, 1:].to(logits.device)[scored][:, None])[:, 0]
-        sums = torch.zeros(len(self._ids), dtype=log_p.dtype, device=log_p.device)
-        losses: Tensor = sums.index_add(0, scored.nonzero()[:, 0], -right) / scored.sum(-1).clamp_min(1)
+        right = log_p.gather(1, self._labels.to(logits.device)[:, None])[:, 0]
+        sums = torch.zeros(len(self._lengths), dtype=log_p.dtype, device=log_p.device)
+        losses: Tensor = sums.index_add(0, rows, -right) / self._lengths.to(log_p.device).clamp_min(1)
         return losses
 
     def _run(self) -> Any:
@@ -109,7 +108,7 @@ class PromptBatch:
                 stack.enter_context(skip(self._below, (bare,) if wrapped else bare))
             elif self._below:
                 stack.callback(self._below[-1].register_forward_hook(self._keep).remove)
-            return self.lm.model(input_ids=self._ids, attention_mask=self._mask, use_cache=False)
+            return self.lm.model(**self._inputs, use_cache=False)
 
     def _keep(self, module: nn.Module, args: Any, output: Any) -> None:
         hidden = _bare(output).detach().clone()
@@ -132,11 +131,12 @@ def read_queries(lm: LanguageModel, prompts: Sequence[tuple[int, ...]], layer: i
     found = torch.zeros(len(prompts), lm.site(layer).inner, dtype=_wide(lm.dtype))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        ids, mask = pad([prompts[index] for index in chosen], padding_token(lm.tokenizer), "right", lm.device)
-        last = mask.sum(-1) - 1
+        feed = lm.layout.feed(lm, [prompts[index] for index in chosen], [()] * len(chosen))
+        last = torch.tensor([lm.layout.last_of_prompt(lm, layer, len(prompts[index])) for index in chosen])
         with Intercept(lm.model, inputs=[name], stop=True) as seen:
-            lm.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        inputs = seen.inputs[name].view(*ids.shape, -1)
+            lm.model(**feed.inputs, use_cache=False)
+        inputs = seen.inputs[name]
+        inputs = inputs.view(len(chosen), -1, inputs.shape[-1])
         found[chosen] = inputs[torch.arange(len(chosen)), last.to(inputs.device)].to(found)
     return found
 

@@ -5,7 +5,7 @@ same batches, one after the other, in one precision and with one padding: a diff
 nothing else's. Nothing is stored; a batch gives its rows and is forgotten.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from lightning_edit.errors import GeometryError
 from lightning_edit.model.interception import Intercept
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.model.sites import Site
+from lightning_edit.model.sites import Layer, Site
 from lightning_edit.model.weights import base_layer
 
 Pooling = Literal["tokens", "last", "mean"]
@@ -35,7 +35,7 @@ class Point:
         name: What it is called in metrics and log keys.
         path: Path of a module in the unwrapped transformers model.
         kind: Whether the module's `input` or `output` is meant.
-        mask: Which input of the model says where the real tokens are; T5's decoder has `decoder_attention_mask`.
+        mask: Which input of the model says where the real tokens are; a T5's decoder has `decoder_attention_mask`.
     """
 
     name: str
@@ -53,26 +53,29 @@ class Point:
         return value
 
 
-def ffn_points(lm: LanguageModel, layers: Sequence[int], parts: Sequence[Part] = ("output",)) -> list[Point]:
+def ffn_points(lm: LanguageModel, layers: Sequence[Layer], parts: Sequence[Part] = ("output",)) -> list[Point]:
     """Places around the feed-forward blocks of some layers.
 
     `output` is the output projection's output (`layer3`), `input` its input, behind the activation (`layer3_input`),
     and `up` the outputs of the projections that lead there (`layer3_gate_proj`, `layer3_up_proj`, `layer3_c_fc`, ...).
+    Blocks of an encoder-decoder go by their paths: `encoder.block.3`, `decoder.block.3_wi`.
 
     Args:
         lm: The language model.
-        layers: Numbers of the decoder blocks.
+        layers: Numbers of the blocks, or their paths.
         parts: Which places.
     """
     points = []
     for layer in layers:
         site = lm.site(layer)
+        label, mask = site.label, "decoder_attention_mask" if site.stack == "decoder" else "attention_mask"
         if "output" in parts:
-            points.append(Point(f"layer{layer}", site.name))
+            points.append(Point(label, site.name, mask=mask))
         if "input" in parts:
-            points.append(Point(f"layer{layer}_input", site.name, "input"))
+            points.append(Point(f"{label}_input", site.name, "input", mask))
         if "up" in parts:
-            points += [Point(f"layer{layer}_{path.rsplit('.', 1)[-1]}", path) for path in _up_projections(lm, site)]
+            paths = _up_projections(lm, site)
+            points += [Point(f"{label}_{path.rsplit('.', 1)[-1]}", path, mask=mask) for path in paths]
     return points
 
 
@@ -169,15 +172,17 @@ def swapped(model: nn.Module, state: State) -> Iterator[None]:
                 known[name].copy_(value)
 
 
-def edited_parameters(lm: LanguageModel, layers: Sequence[int]) -> list[str]:
+def edited_parameters(lm: LanguageModel, layers: Sequence[Layer], further: Iterable[Tensor] = ()) -> list[str]:
     """Names of the output projections' weights of some layers, as the model lists its parameters.
 
     Args:
         lm: The language model.
-        layers: Numbers of the decoder blocks.
+        layers: Numbers of the blocks, or their paths.
+        further: Other parameters of the model that are edited, such as those that MEND updates.
     """
     names = {id(parameter): name for name, parameter in lm.model.named_parameters()}
-    return [names[id(base_layer(lm.projection(layer)).weight)] for layer in layers]
+    edited = [names[id(base_layer(lm.projection(layer)).weight)] for layer in layers]
+    return list(dict.fromkeys([*edited, *(names[id(parameter)] for parameter in further)]))
 
 
 def random_state(before: State, after: State, seed: int) -> dict[str, Tensor]:

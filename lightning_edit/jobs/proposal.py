@@ -59,6 +59,7 @@ def propose_preset(
     if facts < 1 or samples < 1:
         raise EditError(f"facts={facts}, samples={samples}; expected at least one of each.")
     lm = as_language_model(module)
+    lm.check_decoder_only("Causal tracing")
     assumed = choose_preset(lm, f"@{family}" if family else None, editor)
     if assumed.layers is None:
         raise EditError(f"preset {assumed.name!r} says nothing about layers; expected a stretch whose length to keep.")

@@ -130,6 +130,7 @@ def trace(
         kinds: What is put back, some of `KINDS`.
         positions: Tokens at which it is; None takes all from the subject on.
     """
+    lm.check_decoder_only("Causal tracing")
     start, end = fact.subject
     chosen = list(fact.positions if positions is None else positions)
     width = lm.model.get_input_embeddings().weight.shape[1]

@@ -40,17 +40,22 @@ class Encoded:
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int | None = None, special: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int | None = None,
+    special: bool = True,
+    end: bool = False,
 ) -> list[tuple[list[int], Offsets]]:
     """Token ids and offsets of each text, unpadded, with the special tokens that the tokenizer puts in front.
 
-    An end-of-text token that the tokenizer appends is left out: every text here is one that goes on.
+    An end-of-text token that the tokenizer appends is left out: nearly every text here is one that goes on.
 
     Args:
         tokenizer: A fast tokenizer.
         texts: The texts.
         max_length: Keep this many tokens of each text at most, from its beginning.
         special: Whether to put special tokens in front; False for a text that brings its own, as a rendered chat does.
+        end: Whether to keep an end-of-text token that the tokenizer appends; True for a text that is read as a whole.
     """
     if not tokenizer.is_fast:
         raise EditError(
@@ -64,7 +69,7 @@ def tokenize(
         batch = tokenizer(list(texts), return_offsets_mapping=True, **settings)
     rows = []
     for index, (ids, offsets) in enumerate(zip(batch["input_ids"], batch["offset_mapping"], strict=True)):
-        while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and tuple(offsets[-1]) == (0, 0):
+        while not end and len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and tuple(offsets[-1]) == (0, 0):
             ids, offsets = ids[:-1], offsets[:-1]
         if not ids:
             raise RequestError(f"text {index} of {len(texts)}, {texts[index]!r}, has no tokens; expected at least one.")

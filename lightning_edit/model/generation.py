@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from lightning_edit.model.encoding import padding_token
+from lightning_edit.model.encoding import pad, padding_token
 from lightning_edit.model.language_model import LanguageModel
 
 
@@ -34,12 +34,11 @@ def generate(
     rng = not config.do_sample  # what is sampled advances the random state, as everywhere
     with lm.borrow(rng), _without_saved_settings(lm.model):
         for start in range(0, len(prompts), batch_size):
-            batch = lm.encode(told[start : start + batch_size], padding_side="left")
-            with lm.scope.announce(batch.attention_mask.sum(-1)):
-                output = lm.model.generate(
-                    input_ids=batch.input_ids, attention_mask=batch.attention_mask, generation_config=config
-                )
-            new = output[:, batch.input_ids.shape[1] :]  # (b, new tokens)
+            rows = lm.layout.read_prompts(lm, told[start : start + batch_size])
+            ids, mask = pad(rows, padding_token(lm.tokenizer), "left", lm.device)
+            with lm.scope.announce(mask.sum(-1)):
+                output = lm.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            new = lm.layout.new_tokens(output, ids.shape[1])  # (b, new tokens)
             texts += lm.tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return texts
 
@@ -63,5 +62,6 @@ def _config(lm: LanguageModel, options: dict[str, Any]) -> GenerationConfig:
         "bos_token_id": lm.tokenizer.bos_token_id,
         "pad_token_id": padding_token(lm.tokenizer),
         "use_cache": True,
+        **lm.layout.generation_settings(lm),
     }
     return GenerationConfig(**{**defaults, **options})

@@ -6,6 +6,9 @@ runs the model on prompts announces their lengths (`decode`, `sample`, `generate
 and says which rows are left when some leave the batch. Without an announcement all tokens of a text are its prompt, so
 it ends at the last one that is no padding; what follows on the cache of that forward is no prompt.
 
+An encoder-decoder has two scopes. All that its encoder reads is prompt; in its decoder one token stands for the
+prompt, the start token, and all that follows is written.
+
 Hooks are in place only while an editor is there. In train mode there is no scope, and editors of this kind do nothing:
 training moves the weights below them. This file knows tokens and rows; it knows no editor.
 """
@@ -86,17 +89,19 @@ class Window:
 
 
 class PromptScope:
-    """Tells hooks inside a decoder about the tokens that are being run.
+    """Tells hooks inside a stack of blocks about the tokens that are being run.
 
     Args:
-        model: The transformers model.
+        model: The transformers model, whose decoder is meant, or else the stack itself.
+        length: Tokens that stand for each row's prompt, where these are the same whatever is asked.
 
     Attributes:
         window: The tokens of the forward that is running; None outside of one, in train mode, and while nobody listens.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model
+    def __init__(self, model: Any, stack: nn.Module | None = None, length: int | None = None) -> None:
+        decoder: nn.Module = model.get_decoder() if hasattr(model, "get_decoder") else model
+        self._decoder, self._length = decoder if stack is None else stack, length
         self._users: list[object] = []
         self._handles: list[Any] = []
         self._announced: Prompts | None = None
@@ -115,7 +120,7 @@ class PromptScope:
             lengths: Tokens of each row's prompt, padding not counted (b,).
         """
         before = self._announced
-        self._announced = Prompts(torch.as_tensor(lengths).clone())
+        self._announced = self._told(torch.as_tensor(lengths))
         try:
             yield
         finally:
@@ -186,7 +191,11 @@ class PromptScope:
         if self._announced is not None:
             return self._announced
         known = self._cached.get(cache) if isinstance(cache, Cache) else None
-        return known or Prompts(lengths)
+        return known or self._told(lengths)
+
+    def _told(self, lengths: Tensor) -> Prompts:
+        """Prompts of these lengths, unless all have one length here."""
+        return Prompts(lengths.clone() if self._length is None else torch.full_like(lengths, self._length))
 
     def _close(self, output: Any) -> None:
         """The forward is over; prompts that nobody announced are kept for as long as their cache is."""

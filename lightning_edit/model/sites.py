@@ -1,13 +1,14 @@
-"""Where a model keeps what it knows: the FFN's output projection of every decoder block.
+"""Where a model keeps what it knows: the FFN's output projection of every block.
 
 Sites are found in the live model by structure: the longest list of blocks in the decoder, and in each block, outside of
-attention, the linear map onto the residual stream with the widest input. This file knows how transformers models are
-built. It refuses mixtures of experts and encoder-decoders, and it reads no weights.
+attention, the linear map onto the residual stream with the widest input. An encoder-decoder has two such lists, and its
+blocks are numbered through, the encoder's first. This file knows how transformers models are built. It refuses mixtures
+of experts and encoder-decoders that are not built like T5, and it reads no weights.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -16,8 +17,11 @@ from lightning_edit.errors import SiteError
 from lightning_edit.model.architectures import ARCHITECTURES
 from lightning_edit.model.attention import is_attention
 from lightning_edit.model.measure import moves_residual
+from lightning_edit.model.seq2seq import FAMILIES, is_encoder_decoder
 from lightning_edit.model.weights import base_layer, is_transposed, refuse_quantised
 
+Layer = int | str  # number of a block, or its path in the transformers model, such as `decoder.block.3`
+Stack = Literal["", "encoder", "decoder"]
 OVERRIDE = 'Name it with projection="path.to.blocks.{}.projection", where {} stands for the number of the layer.'
 
 
@@ -26,15 +30,16 @@ class Site:
     """One FFN output projection.
 
     Args:
-        layer: Number of the decoder block, from 0.
+        layer: Number of the block, from 0; where there is an encoder its blocks come first.
         name: Path of the projection in the unwrapped transformers model.
-        block: Path of its decoder block, whose output is the residual stream.
+        block: Path of its block, whose output is the residual stream.
         width: Model width d, the size of a value.
         inner: Inner width n, the size of a key.
         transposed: Whether the weight is kept as (n, d), as Conv1D does.
         bias: Whether the projection adds a bias; values are meant before it.
         norm_after: Whether the residual stream moves by something else than the projection's output moves by.
         parallel: Whether attention and FFN run side by side on the block's input.
+        stack: Whose block it is, where there are an encoder and a decoder; empty where there is a decoder alone.
     """
 
     layer: int
@@ -46,6 +51,12 @@ class Site:
     bias: bool
     norm_after: bool
     parallel: bool
+    stack: Stack = ""
+
+    @property
+    def label(self) -> str:
+        """What the block is called in tables, figures and log keys: `layer3`, or `decoder.block.3`."""
+        return self.block if self.stack else f"layer{self.layer}"
 
 
 def unwrap(model: Any) -> Any:
@@ -70,10 +81,10 @@ def unwrap(model: Any) -> Any:
 
 
 def find_sites(model: nn.Module, projection: str | None = None) -> list[Site]:
-    """Find the FFN output projection of every decoder block.
+    """Find the FFN output projection of every block.
 
     Args:
-        model: A transformers causal LM, possibly wrapped by PEFT or `torch.compile`.
+        model: A transformers causal LM or T5-style encoder-decoder, possibly wrapped by PEFT or `torch.compile`.
         projection: Path of the projection with `{}` for the layer's number, for models whose structure does not show
             it, such as `"model.layers.{}.mlp.down_proj"`. Layers without such a module have no site.
 
@@ -91,26 +102,46 @@ def find_sites(model: nn.Module, projection: str | None = None) -> list[Site]:
     if not places:
         raise SiteError(f"{type(model).__name__} has no module {names[0]!r} nor any of its kind. {OVERRIDE}")
     norm_after, parallel = _traits(model, *places[0][1:])
-    return [_site(model, layer, name, block, norm_after, parallel) for layer, name, block in places]
+    return [
+        _site(model, layer, name, block, norm_after, parallel, _stack(model, block)) for layer, name, block in places
+    ]
 
 
 def find_blocks(model: Any, projection: str | None = None) -> list[str]:
-    """Paths of the decoder blocks of an unwrapped model, in order.
+    """Paths of the blocks of an unwrapped model, in order; an encoder's come before the decoder's.
 
     Args:
-        model: A transformers causal LM.
+        model: A transformers causal LM or T5-style encoder-decoder.
         projection: The override of `find_sites`; the blocks are then the modules numbered in it.
     """
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise SiteError(
-            f"{type(model).__name__} is an encoder-decoder; expected a decoder-only causal LM. Encoder-decoders such "
-            "as T5 are not supported."
-        )
+    if is_encoder_decoder(model):
+        return _encoder_decoder_blocks(model, projection)
     if projection is not None:
         return _numbered(model, projection)
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    prefix = next(name for name, module in model.named_modules() if module is decoder)
-    lists = [(name, module) for name, module in decoder.named_modules() if isinstance(module, nn.ModuleList)]
+    return _blocks_in(model, model.get_decoder() if hasattr(model, "get_decoder") else model)
+
+
+def _encoder_decoder_blocks(model: Any, projection: str | None) -> list[str]:
+    """Paths of the blocks of both stacks."""
+    kind = getattr(model.config, "model_type", "")
+    if kind not in FAMILIES:
+        raise SiteError(
+            f"{type(model).__name__} is an encoder-decoder of a kind that is not known here ({kind or 'unnamed'}); "
+            f"expected a decoder-only causal LM, or one of {', '.join(FAMILIES)}. Other encoder-decoders are not "
+            "supported."
+        )
+    if projection is not None:
+        raise SiteError(
+            f"projection={projection!r} names the blocks of one list, and {type(model).__name__} has an encoder and a "
+            "decoder; expected none. Leave it out: their sites are found by structure."
+        )
+    return [*_blocks_in(model, model.get_encoder()), *_blocks_in(model, model.get_decoder())]
+
+
+def _blocks_in(model: nn.Module, stack: nn.Module) -> list[str]:
+    """Paths of the blocks of one stack."""
+    prefix = next(name for name, module in model.named_modules() if module is stack)
+    lists = [(name, module) for name, module in stack.named_modules() if isinstance(module, nn.ModuleList)]
     if not lists:
         raise SiteError(f"{type(model).__name__} has no list of decoder blocks. {OVERRIDE}")
     name, blocks = max(lists, key=lambda entry: (-entry[0].count("."), len(entry[1])))
@@ -186,13 +217,23 @@ def _text_config(model: Any) -> Any:
 def _traits(model: nn.Module, projection: str, block: str) -> tuple[bool, bool]:
     """`norm_after` and `parallel`, from the table or measured."""
     config = _text_config(model)
+    if is_encoder_decoder(model):
+        return False, False  # T5 normalises before its FFN and adds what comes out
     row = ARCHITECTURES.get(config.model_type)
     if row is not None:
         return bool(row.norm_after(config)), bool(row.parallel(config))
     return not moves_residual(model, projection, block), bool(getattr(config, "use_parallel_residual", False))
 
 
-def _site(model: nn.Module, layer: int, name: str, block: str, norm_after: bool, parallel: bool) -> Site:
+def _stack(model: Any, block: str) -> Stack:
+    """Which of two stacks a block is in."""
+    if not is_encoder_decoder(model):
+        return ""
+    module = model.get_submodule(block)
+    return "encoder" if any(part is module for part in model.get_encoder().modules()) else "decoder"
+
+
+def _site(model: nn.Module, layer: int, name: str, block: str, norm_after: bool, parallel: bool, stack: Stack) -> Site:
     projection = model.get_submodule(name)
     base = base_layer(projection)
     if not isinstance(base, nn.Linear | Conv1D):
@@ -208,6 +249,7 @@ def _site(model: nn.Module, layer: int, name: str, block: str, norm_after: bool,
         bias=base.bias is not None,
         norm_after=norm_after,
         parallel=parallel,
+        stack=stack,
     )
 
 

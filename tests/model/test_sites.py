@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import AutoConfig, AutoModelForCausalLM, BartConfig, BartForConditionalGeneration
 
 from lightning_edit.errors import SiteError
 from lightning_edit.model.architectures import ARCHITECTURES
@@ -153,9 +153,11 @@ def test_the_dense_layers_of_a_mixture_can_be_named():
     assert [site.layer for site in find_sites(model, "model.layers.{}.mlp.down_proj")] == [0, 2]
 
 
-def test_encoder_decoders_are_refused():
-    model = T5ForConditionalGeneration(T5Config(d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=2, vocab_size=50))
-    with pytest.raises(SiteError, match=r"encoder-decoder.*not supported"):
+def test_encoder_decoders_of_other_kinds_are_refused():
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    model = BartForConditionalGeneration(BartConfig(**sizes, **heads, vocab_size=50))
+    with pytest.raises(SiteError, match=r"encoder-decoder of a kind that is not known here \(bart\).*not supported"):
         find_sites(model)
 
 

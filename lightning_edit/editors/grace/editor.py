@@ -24,15 +24,17 @@ from lightning_edit.editors.prompt_rows import read_queries
 from lightning_edit.editors.report import EditReport, Guard
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.prompt_scope import Window
+from lightning_edit.model.sites import Layer
 from lightning_edit.requests import EditRequest, check_batch
 
 
 class GRACE(ForwardEditor[CodeBook, GraceSettings]):
     """Remembers each edit as an entry of a codebook in one block, and fires where a prompt's query falls into it.
 
-    The query is the input of the block's FFN output projection at the prompt's last token; the value of the entry that
-    it finds takes the place of the projection's output. Where none is found the forward pass is the unedited one, bit
-    for bit. A request that contradicts an older one replaces it.
+    The query is the input of the block's FFN output projection at the prompt's last token (in the decoder of an
+    encoder-decoder, at the start token); the value of the entry that it finds takes the place of the projection's
+    output. Where none is found the forward pass is the unedited one, bit for bit. A request that contradicts an older
+    one replaces it.
 
     `undo` takes any request back. The codebook is then what its rule gives for the other requests in their order:
     radii that the request had expanded or split are as if it had never come, and what it had replaced is back. An entry
@@ -40,7 +42,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
     one that was found when that request was taught. No value is found anew.
 
     Args:
-        layer: The block; None takes the preset's, as for the next six.
+        layer: The block, by number or path; None takes the preset's, as for the next six.
         lr: Learning rate of the values.
         steps: Adam's steps for a value.
         radius: Radius of a new entry.
@@ -60,7 +62,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
 
     def __init__(
         self,
-        layer: int | None = None,
+        layer: Layer | None = None,
         lr: float | None = None,
         steps: int | None = None,
         radius: float | None = None,

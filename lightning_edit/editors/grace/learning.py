@@ -49,11 +49,13 @@ class Teacher:
         """
         chat = Chat(self.system) if self.settings.chat else None
         rows = prompt_rows(self.lm, [request.prompt for request in batch], [request.target for request in batch], chat)
-        short = [request for request, row in zip(batch, rows, strict=True) if len(row.prompt) < 2]
+        lm, layer = self.lm, self.settings.layer
+        ends = [lm.layout.last_of_prompt(lm, layer, len(row.prompt)) for row in rows]
+        short = [request for request, end in zip(batch, ends, strict=True) if end < 1]
         if short and self.settings.replacement == "prompt":
             raise RequestError(
-                f"the prompt {short[0].prompt!r} of request {short[0].id!r} has one token, and replacement='prompt' "
-                "replaces those before the last; expected two. Use replacement='last'."
+                f"the prompt {short[0].prompt!r} of request {short[0].id!r} has one token at {lm.site(layer).label}, "
+                "and replacement='prompt' replaces those before the last; expected two. Use replacement='last'."
             )
         return rows
 

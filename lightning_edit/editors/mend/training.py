@@ -20,21 +20,26 @@ from lightning_edit.editors.mend.network import MENDNetwork
 from lightning_edit.editors.storage import save_state
 from lightning_edit.model.adapter_hooks import find_linears
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.sites import Layer, Site
 from lightning_edit.model.weights import base_layer, is_transposed
 from lightning_edit.module import EditableModule
 
 FILE = "mend.pt"
 MODULES = ("gate_proj", "up_proj", "down_proj")
+T5_MODULES = (("wi", "wo"), ("wi_0", "wo"))  # of T5, and of T5 v1.1, whose gate alone is updated
+LAST, LAST_OF_EACH = 3, 2  # blocks of a decoder, and of each of two stacks
 
 
 class MENDTraining(L.LightningModule):
     """Trains the network; at the end of fitting it is written to `mend.pt` in the Trainer's root folder.
 
     Args:
-        model: Hub name or folder of the causal LM that shall be edited.
+        model: Hub name or folder of the causal LM or T5-style encoder-decoder that shall be edited.
         dtype: Precision of its weights.
-        modules: Names of the linear modules that are updated.
-        layers: Blocks that they are in; None takes the last three.
+        modules: Names of the linear modules that are updated; None takes all three of a gated FFN, or T5's `wi` (`wi_0`
+            in v1.1) and `wo`, as published.
+        layers: Blocks that they are in, by number or path; None takes the last three, or the last two of encoder and of
+            decoder.
         rank: Rank of the network's maps.
         lr: Learning rate of the network.
         rate_lr: Learning rate of the learned rates.
@@ -47,8 +52,8 @@ class MENDTraining(L.LightningModule):
         self,
         model: str = "embedded",
         dtype: str = "float32",
-        modules: Sequence[str] = MODULES,
-        layers: list[int] | None = None,
+        modules: Sequence[str] | None = None,
+        layers: list[Layer] | None = None,
         rank: int = 1920,
         lr: float = 1e-6,
         rate_lr: float = 1e-4,
@@ -61,8 +66,8 @@ class MENDTraining(L.LightningModule):
         self.lr, self.rate_lr, self.edit_weight, self.locality_weight = lr, rate_lr, edit_weight, locality_weight
         lm = EditableModule(model, dtype).language_model
         self._base = (lm,)  # in a tuple, since no submodule: neither trained nor saved
-        chosen = lm.sites[-3:] if layers is None else [lm.site(layer) for layer in layers]
-        paths = find_linears(lm.model, [site.block for site in chosen], modules)
+        chosen = _last_sites(lm) if layers is None else [lm.site(layer) for layer in layers]
+        paths = find_linears(lm.model, [site.block for site in chosen], modules or _modules_of(lm))
         self.network = MENDNetwork({path: size_of(lm, path) for path in paths}, rank, rate)
 
     @property
@@ -134,6 +139,22 @@ class MENDTraining(L.LightningModule):
             divergence = (before.exp() * (before - after)).sum(-1)
             wrong = torch.zeros(len(lessons), device=right.device).index_add(0, edits.rows, (~right).float())
             return losses.mean(), divergence.mean(), (wrong == 0).float().mean()
+
+
+def _last_sites(lm: LanguageModel) -> list[Site]:
+    """The last sites of each stack."""
+    stacks = [[site for site in lm.sites if site.stack == name] for name in ("", "encoder", "decoder")]
+    count = LAST_OF_EACH if lm.layout.separate else LAST
+    return [site for stack in stacks for site in stack[-count:]]
+
+
+def _modules_of(lm: LanguageModel) -> Sequence[str]:
+    """Names of the modules that MEND is published for."""
+    if not lm.layout.separate:
+        return MODULES
+    parent = lm.sites[0].name.rpartition(".")[0]
+    known = {name for name, _ in lm.model.get_submodule(parent).named_children()}
+    return next(names for names in T5_MODULES if known.issuperset(names))
 
 
 def size_of(lm: LanguageModel, path: str) -> tuple[int, int]:
