@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import covariance, held, keys, ledger, memory, report, solves, targets, training
+from benchmarks import covariance, device, held, keys, ledger, memory, report, solves, targets, training
 from benchmarks.setting import FULL, TINY
 from benchmarks.timing import Row
 
@@ -26,7 +26,9 @@ BENCHMARKS = {
     "held": held.measure,
     "memory": memory.measure,
     "training": training.measure,
+    "device": device.measure,
 }
+ON_REQUEST = ("device",)  # of a size for a GPU
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -37,11 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         arguments: The command line; that of the process where None.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which to run: {', '.join(BENCHMARKS)}; all if none")
+    which = f"which to run: {', '.join(BENCHMARKS)}; all but {', '.join(ON_REQUEST)} if none"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=which)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks"), help="folder of results.json and .md")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="what seconds are")
     parser.add_argument("--model", choices=("gpt2", "llama"), help="targets and keys: only this one of their models")
+    parser.add_argument("--device", default="cpu", help="where the benchmark `device` runs: cpu (with --tiny) or cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes: does everything run?")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(BENCHMARKS):
@@ -50,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     torch.set_num_threads(options.threads)
     if options.clock == "cpu" and options.threads != 1:
         parser.error("--clock cpu adds up the seconds of all threads, waiting ones too; use it with --threads 1")
-    sizes = TINY if options.tiny else FULL
+    if "device" in options.names and options.device == "cpu" and not options.tiny:
+        parser.error("the benchmark device has a model of 8B parameters; use --device cuda, or --tiny on the CPU")
+    sizes = replace(TINY if options.tiny else FULL, device=options.device)
     if options.model is not None:
         sizes = replace(sizes, shapes=tuple(shape for shape in sizes.shapes if shape.family == options.model))
     switches = [
@@ -58,11 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         f"--threads={options.threads}",
         f"--clock={options.clock}",
         *([f"--model={options.model}"] if options.model else []),
+        *([f"--device={options.device}"] if options.device != "cpu" else []),
         *(["--tiny"] if options.tiny else []),
     ]
     command = " ".join(["python -m benchmarks", *switches])
     rows: list[Row] = []
-    for name in options.names or BENCHMARKS:
+    for name in options.names or [name for name in BENCHMARKS if name not in ON_REQUEST]:
         found = BENCHMARKS[name](sizes, CLOCKS[options.clock])
         report.show(found)
         rows += found

@@ -49,6 +49,7 @@ class Shape:
     layers: tuple[int, ...]
 
 
+LLAMA_8B = Shape("Llama-3-8B", "llama", 4096, 14336, 32, 32, 8, 128256, (4, 5, 6, 7, 8))
 GPT2 = Shape("GPT-2 small", "gpt2", 768, 3072, 12, 12, 12, 50257, (3, 4, 5))
 LLAMA = Shape("Llama 135M", "llama", 576, 1536, 30, 9, 3, 49152, (3, 4, 5, 6, 7))
 
@@ -87,6 +88,11 @@ class Sizes:
         memory_batch: Columns that a step brings.
         held_shape: d and n of a small site that holds more and more.
         held: How many columns it holds.
+        device: Where the step of `device` runs.
+        device_shape: Its model.
+        device_columns: Its edits.
+        device_at_once: Columns in one graph.
+        device_held: Columns that a layer holds before it.
         batch: Rows in a training batch.
         length: Tokens in a row.
         train_steps: Optimizer steps in a turn; a multiple of how often a tracker samples.
@@ -122,6 +128,11 @@ class Sizes:
     memory_batch: int = 100
     held_shape: tuple[int, int] = (64, 1024)
     held: tuple[int, ...] = (100, 200, 500, 520, 1000, 2000, 5000, 10_000, 20_000)
+    device: str = "cpu"
+    device_shape: Shape = LLAMA_8B
+    device_columns: int = 100
+    device_at_once: int = 25
+    device_held: int = 1000
     batch: int = 4
     length: int = 128
     train_steps: int = 16
@@ -159,6 +170,10 @@ TINY = Sizes(
     memory_batch=2,
     held_shape=(4, 16),
     held=(4, 8, 12, 40),
+    device_shape=Shape("tiny Llama", "llama", 24, 48, 3, 4, 2, 320, (0, 1)),
+    device_columns=4,
+    device_at_once=2,
+    device_held=4,
     batch=2,
     length=16,
     train_steps=2,
@@ -175,12 +190,13 @@ def make_tokenizer(sizes: Sizes) -> PreTrainedTokenizerFast:
     return train_tokenizer(sizes.vocabulary, documents=sizes.tokenizer_texts)
 
 
-def make_language_model(shape: Shape, sizes: Sizes) -> LanguageModel:
+def make_language_model(shape: Shape, sizes: Sizes, device: torch.device | str = "cpu") -> LanguageModel:
     """A model of a shape with random weights, the same in every process.
 
     Args:
         shape: The shape.
         sizes: What its tokenizer is trained on.
+        device: Where it is made.
     """
     names: dict[str, Any] = {"vocab_size": shape.vocabulary, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1}
     config: PretrainedConfig
@@ -199,7 +215,7 @@ def make_language_model(shape: Shape, sizes: Sizes) -> LanguageModel:
             tie_word_embeddings=True,
             **names,
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
     return LanguageModel(model.eval(), make_tokenizer(sizes))

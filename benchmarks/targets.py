@@ -6,9 +6,9 @@ the offset cannot change (blocks below, tokens before the subject's last one), a
 scored, and optimises many requests in one graph. Another row has our own code with `batch_size=1`: what is left is
 what caching alone gives.
 
-All ways make all the passes of a target as editors ask for it (25): with random weights no target is reached, so
-nothing stops early, which is checked. Times are per request; the plain way does a sample of the requests, since all of
-them would take it very long. Before anything is timed, all ways are run for a few passes and end at the same losses.
+All ways make all the passes that editors allow a target (25): nothing stops early, which is checked. Times are per
+request; the plain way does a sample of the requests, since all of them would take it very long. Before anything is
+timed, all ways are run for a few passes and end at the same losses.
 
 Run it alone: `python -m benchmarks targets`
 """
@@ -43,9 +43,9 @@ def measure(sizes: Sizes, clock: Clock) -> list[Row]:
         lm, layer = make_language_model(shape, sizes), shape.layers[-1]
         columns = [make_column(request) for request in world_requests(World(), sizes.columns)]
         few = columns[:: len(columns) // sizes.plain_columns][: sizes.plain_columns]
-        together = TargetOptions(steps=sizes.target_steps, batch_size=sizes.columns_at_once)
+        together = TargetOptions(steps=sizes.target_steps, batch_size=sizes.columns_at_once, stop_loss=0.0)
         alone = replace(together, batch_size=1)
-        _check(lm, few, layer, replace(together, steps=min(CHECKED, together.steps)))
+        check(lm, few, layer, together)
         ways = {
             f"{shape.name}, one by one, whole model": stopwatch(
                 partial(plain, lm, few, layer, together), clock, len(few)
@@ -109,12 +109,14 @@ def _plain_column(lm: LanguageModel, column: Column, layer: int, options: Target
     encoded = lm.encode(texts)
     each = torch.arange(len(texts))
     lookup = torch.tensor(lm.subject_positions(texts, [p.span for p in column.prompts] + [column.kl_prompt[1]]))
-    scored = torch.zeros(encoded.input_ids.shape, dtype=torch.bool)  # (r, t): where the next token is the target's
+    scored = torch.zeros(
+        encoded.input_ids.shape, dtype=torch.bool, device=lm.device
+    )  # (r, t): where the next token is the target's
     for i, prompt in enumerate(column.prompts):
         for j, (_, end) in enumerate(encoded.offsets[i]):
-            scored[i, j - 1] |= end > len(prompt.text)
+            scored[i, j - 1] |= end > len(prompt.text)  # (r, t): where the next token is the target's
     following = encoded.input_ids.roll(-1, 1)
-    offset = torch.zeros(lm.site(layer).width, requires_grad=True)
+    offset = torch.zeros(lm.site(layer).width, device=lm.device, requires_grad=True)
     seen: dict[str, Tensor] = {}
 
     def add(module: object, args: object, output: Tensor) -> Tensor:
@@ -143,7 +145,15 @@ def _plain_column(lm: LanguageModel, column: Column, layer: int, options: Target
     return value
 
 
-def _check(lm: LanguageModel, columns: Sequence[Column], layer: int, options: TargetOptions) -> None:
-    """All ways end at the same loss, with the same number of passes."""
-    one, other = plain(lm, columns, layer, options), ours(lm, columns, layer, options)
+def check(lm: LanguageModel, columns: Sequence[Column], layer: int, options: TargetOptions) -> None:
+    """See that all ways end at the same losses after a few passes.
+
+    Args:
+        lm: The language model.
+        columns: What should be said.
+        layer: The block that takes the offset.
+        options: How to optimise.
+    """
+    once = replace(options, steps=min(CHECKED, options.steps))
+    one, other = plain(lm, columns, layer, once), ours(lm, columns, layer, once)
     torch.testing.assert_close(other.cpu(), one, rtol=0, atol=1e-3)

@@ -19,6 +19,7 @@ AIMS = {
     "solves": [1 / 50, None, 1 / 10, None, None, None, None],
     "held": [None] * 4,
     "memory": [AIM / KEPT] * 2 + [None] * 3,
+    "device": [1 / 10, 1 / 40, 1 / 5, None, 1.0, None],
     "training": [1.01, 1.03, 1.03, None, None],
 }
 
@@ -77,6 +78,12 @@ def test_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["speed"])
     assert "no benchmark speed" in capsys.readouterr().err
+
+
+def test_a_model_for_a_gpu_is_not_made_on_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["device"])
+    assert "use --device cuda, or --tiny on the CPU" in capsys.readouterr().err
 
 
 def test_cpu_seconds_are_those_of_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
