@@ -1,4 +1,4 @@
-"""Metrics that keep records, on two gloo processes: records cut in two, uneven shares, one process with nothing."""
+"""Every metric on two gloo processes: records cut in two, uneven shares, one process with nothing."""
 
 import socket
 from typing import Any
@@ -10,12 +10,19 @@ import torch.multiprocessing as mp
 from lightning_edit.metrics import (
     Consistency,
     EfficacyMagnitude,
+    EfficacySuccess,
     EventAccuracy,
     Fluency,
+    Generalization,
     Idf,
+    Locality,
     LocalityGold,
+    NeighborhoodMagnitude,
     NeighborhoodSuccess,
+    ParaphraseMagnitude,
     ParaphraseSuccess,
+    Portability,
+    Reliability,
     Score,
     TeacherForcedTokenAccuracy,
     TokenLocality,
@@ -25,6 +32,16 @@ NEW, OLD = torch.tensor([-1.0, -3.0, -3.0, -1.0, -0.5]), torch.tensor([-2.0, -2.
 RECORDS = ["a", "b", "b", "b", "c"]
 KINDS = ["efficacy", "paraphrase", "neighborhood", "neighborhood", "paraphrase"]
 RIGHT = [True, True, False, True, True]
+NEAR = ["near", "far", "far", "far", "far"]
+COMPARISONS: list[Any] = [
+    EfficacySuccess,
+    EfficacyMagnitude,
+    ParaphraseSuccess,
+    ParaphraseMagnitude,
+    NeighborhoodSuccess,
+    NeighborhoodMagnitude,
+]
+SHARES: list[Any] = [Reliability, Generalization, Locality, LocalityGold]
 TOKENS = [[True], [True, False], [False], [True, True, True], [True]]
 BEFORE, AFTER = [[1, 2], [3], [4, 5], [6], [7]], [[1, 2], [3], [4, 9], [8], [7]]
 TEXTS = ["a b a b a", "one two three", "no", "c c d c", "x y z x y z"]
@@ -34,27 +51,28 @@ IDF = Idf.fit(["one two", "two three", "one xx"])
 def everything(part: slice) -> dict[str, Any]:
     """Every metric, fed with a part of the data."""
     metrics: dict[str, Any] = {
-        "paraphrase": ParaphraseSuccess(),
-        "neighborhood": NeighborhoodSuccess(),
-        "magnitude": EfficacyMagnitude(),
+        **{kind.__name__: kind() for kind in COMPARISONS},
+        **{kind.__name__: kind() for kind in SHARES},
+        "portability": Portability(kinds=["near", "far"]),
         "score": Score(),
         "events": EventAccuracy(),
         "tokens": TeacherForcedTokenAccuracy(),
         "locality": TokenLocality(),
-        "gold": LocalityGold(),
         "fluency": Fluency(),
         "consistency": Consistency(IDF),
     }
     new, old, records, right = NEW[part], OLD[part], RECORDS[part], RIGHT[part]
     if not records:
         return metrics  # not even an update
-    for name in ("paraphrase", "neighborhood", "magnitude"):
-        metrics[name].update(new, old, records)
+    for comparison in COMPARISONS:
+        metrics[comparison.__name__].update(new, old, records)
+    for share in SHARES:
+        metrics[share.__name__].update(right)
+    metrics["portability"].update(right, NEAR[part])
     metrics["score"].update(new, old, KINDS[part], records)
     metrics["events"].update(right, records)
     metrics["tokens"].update(TOKENS[part], records)
     metrics["locality"].update(BEFORE[part], AFTER[part])
-    metrics["gold"].update(right)
     metrics["fluency"].update(TEXTS[part], records)
     metrics["consistency"].update([[text] for text in TEXTS[part]], [["one two"]] * len(records))
     return metrics
