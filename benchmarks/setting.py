@@ -78,7 +78,8 @@ class Sizes:
         edits_per_commit: Columns that arrive at once.
         ledger_rounds: Rounds of the comparison.
         solve_shape: d and n of a site in which single commits are solved.
-        solve_held: Columns that it holds.
+        solve_wide_shape: d and n of a wider one.
+        solve_held: Columns that they hold.
         solve_batch: Columns of the commit.
         solve_rounds: Rounds of the comparison.
         restricted_shape: d and n of an update that is restricted.
@@ -118,6 +119,7 @@ class Sizes:
     edits_per_commit: int = 20
     ledger_rounds: int = 3
     solve_shape: tuple[int, int] = (1024, 4096)
+    solve_wide_shape: tuple[int, int] = (2048, 8192)
     solve_held: int = 1000
     solve_batch: int = 100
     solve_rounds: int = 2
@@ -160,6 +162,7 @@ TINY = Sizes(
     edits_per_commit=4,
     ledger_rounds=2,
     solve_shape=(8, 24),
+    solve_wide_shape=(8, 32),
     solve_held=6,
     solve_batch=2,
     solve_rounds=2,

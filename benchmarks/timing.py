@@ -76,7 +76,7 @@ def compare(
 ) -> list[Row]:
     """Run all ways in turn, round after round, and compare each with the first.
 
-    Nothing is run to warm up: the caller has run every way before, to see that they agree.
+    Nothing is run to warm up: as a rule the caller has run every way before, to see that they agree.
 
     Args:
         benchmark: Name of the benchmark.

@@ -16,7 +16,7 @@ AIMS = {
     "keys": [1 / 5],
     "covariance": [None, None],
     "ledger": [None, None],
-    "solves": [1 / 50, None, 1 / 10, None, None, None, None],
+    "solves": [1 / 50, None, 1 / 10, None, None, None, None, None, 1 / 10],
     "held": [None] * 4,
     "memory": [AIM / KEPT] * 2 + [None] * 3,
     "device": [1 / 10, 1 / 40, 1 / 5, None, 1.0, None],

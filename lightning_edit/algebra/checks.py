@@ -30,21 +30,22 @@ def check_ids(ids: Iterable[str]) -> list[str]:
     return names
 
 
-def check_matrix(name: str, value: Tensor, shape: Sequence[int], device: torch.device) -> Tensor:
-    """A float64 copy of a finite matrix of this shape, row-major, on this device.
+def check_matrix(name: str, value: Tensor, shape: Sequence[int], device: torch.device, copy: bool = True) -> Tensor:
+    """A finite matrix of this shape in float64, row-major, on this device.
 
     Args:
         name: What to call it in the message.
         value: The matrix.
         shape: What its shape must be.
-        device: Where the copy goes.
+        device: Where it is wanted.
+        copy: Whether it has to be a copy; what is only read now need not.
 
     Raises:
         LedgerError: It has another shape, or is not finite.
     """
     if tuple(value.shape) != tuple(shape):
         raise LedgerError(f"The {name} has shape {tuple(value.shape)}; expected {tuple(shape)}.")
-    own = value.detach().to(device, torch.float64, copy=True, memory_format=torch.contiguous_format)
+    own = value.detach().to(device, torch.float64, copy=copy, memory_format=torch.contiguous_format).contiguous()
     finite = torch.isfinite(own)
     if not bool(finite.all()):
         row, column = (~finite).nonzero()[0].tolist()

@@ -131,7 +131,7 @@ class LedgerView:
             LedgerError: The weight is misshapen or not finite, or (noise 0) columns are gone, or there is a penalty.
         """
         self._refuse_penalty("step that is read on the deployed weight")
-        weight = check_matrix("deployed weight", deployed, self.base.shape, self.base.device)
+        weight = check_matrix("deployed weight", deployed, self.base.shape, self.base.device, copy=False)
         return increment(unpack(since), self._state, weight)
 
     def project(self, rows: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ class LedgerView:
         Args:
             deployed: W (d, n).
         """
-        weight = check_matrix("deployed weight", deployed, self.base.shape, self.base.device)
+        weight = check_matrix("deployed weight", deployed, self.base.shape, self.base.device, copy=False)
         pending = weight - self.solution()
         return self.prior.coordinates(pending.mT).mT @ self.covariance()
 
