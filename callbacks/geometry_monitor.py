@@ -1,35 +1,38 @@
 """`GeometryMonitor`: what edits do to hidden representations, seen while training runs.
 
-Knows when to measure, where texts come from and where numbers and pictures go. Refuses to know how anything is measured
-(`geometry.probe`): beside any logger the numbers are the same, and one that can show pictures gets them.
+Knows when to measure and where numbers and pictures go. Refuses to know what is measured on which text
+(`geometry_setup.py`) and how (`geometry.probe`): beside any logger the numbers are the same, and one that can show
+pictures gets them.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.edit_monitor import EditMonitor
-from lightning_edit.callbacks.geometry_report import checked, correlations, draw, row, show, write_correlations
-from lightning_edit.callbacks.geometry_texts import collect_batches
+from lightning_edit.callbacks.geometry_report import checked, correlations, draw, row, write_correlations
+from lightning_edit.callbacks.geometry_setup import GeometrySetup
+from lightning_edit.callbacks.measuring import MeasuringPlan, is_last
+from lightning_edit.callbacks.pictures import show_pictures
 from lightning_edit.callbacks.scalars import keep_metric, write_to_loggers
 from lightning_edit.callbacks.strategies import on_rank_zero
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError, StrategyError
-from lightning_edit.geometry.activations import Part, Pooling, edited_parameters, ffn_points
+from lightning_edit.geometry.activations import Part, Pooling
 from lightning_edit.geometry.correlation import Correlation
 from lightning_edit.geometry.probe import GeometryProbe
 from lightning_edit.geometry.relative_change import Aggregation
-from lightning_edit.geometry.stability import SIZES
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
-VERSION = 1
+VERSION = 2
 COUNTS = (1, 10, 100, 1000)
 
 
@@ -51,7 +54,8 @@ class GeometryMonitor(EditCallback):
         layers: Layers to measure; None takes those that `ContinualEdit` edits, or all of them.
         parts: Places in each layer: the output projection's `output`, its `input`, and the outputs of the projections
             that lead `up` to it.
-        at_counts: Measure as soon as so many edits have been made; 1, 10, 100 and 1000 where None.
+        at_counts: Measure as soon as so many edits have been made, for each number in the list; `all` among them as for
+            `EditMonitor`; 1, 10, 100 and 1000 where None.
         every_n_commits: Measure after each so many commits as well.
         at_end: Measure when training ends.
         texts: Text to read: a file or a list of documents. Batches of the corpus or the training data where None.
@@ -75,7 +79,7 @@ class GeometryMonitor(EditCallback):
         self,
         layers: list[int] | None = None,
         parts: list[Part] | None = None,
-        at_counts: list[int] | None = None,
+        at_counts: list[int | Literal["all"]] | None = None,
         every_n_commits: int | None = None,
         at_end: bool = True,
         texts: str | Path | list[str] | None = None,
@@ -91,30 +95,15 @@ class GeometryMonitor(EditCallback):
         plots: bool = True,
         seed: int = 0,
     ) -> None:
-        numbers = {"sketch": sketch, "max_length": max_length, "batch_size": batch_size}
-        for name, value in {**numbers, "samples": samples, "every_n_commits": every_n_commits}.items():
-            if value is not None and value < 1:
-                raise StrategyError(f"found {name}={value}, expected at least 1")
-        self.layers = layers
-        self.parts: Sequence[Part] = ["output"] if parts is None else parts
-        self.at_counts = sorted(COUNTS if at_counts is None else at_counts)
-        self.every_n_commits = every_n_commits
-        self.at_end = at_end
-        self.texts = texts
-        self.samples, self.max_length, self.batch_size = samples, max_length, batch_size
-        self.plots = plots
+        places: Sequence[Part] = ["output"] if parts is None else parts
+        sizes = (samples, sketch, max_length, batch_size)
+        self.what = GeometrySetup(
+            layers, places, texts, *sizes, pooling, aggregation, subspaces, first_order, budget_seconds, seed
+        )
+        self.plan = MeasuringPlan(every_n_commits, COUNTS if at_counts is None else at_counts)
+        self.at_end, self.plots = at_end, plots
         self.history: list[dict[str, float]] = []
         self.correlations: dict[str, dict[str, Correlation]] = {}
-        self._options: dict[str, Any] = {
-            "sketch": sketch,
-            "pooling": pooling,
-            "aggregation": aggregation,
-            "sizes": tuple(SIZES if subspaces is None else subspaces),
-            "first_order": first_order,
-            "seconds": budget_seconds,
-            "seed": seed,
-        }
-        self._commits = 0
         self._due = False
         self._before: dict[str, Tensor] = {}
         self._probe: GeometryProbe | None = None
@@ -123,8 +112,9 @@ class GeometryMonitor(EditCallback):
     @property
     def state_key(self) -> str:
         """One state for each choice of what is measured."""
-        how = {name: self._options[name] for name in ("pooling", "aggregation")}
-        return self._generate_state_key(layers=self.layers, parts=list(self.parts), **how)
+        what = self.what
+        how = {"pooling": what.pooling, "aggregation": what.aggregation}
+        return self._generate_state_key(layers=what.layers, parts=list(what.parts), **how)
 
     # -- what came out ---------------------------------------------------------------------------------------------
 
@@ -135,7 +125,7 @@ class GeometryMonitor(EditCallback):
 
     def summary(self) -> dict[str, float | int | str | bool]:
         """The last medians of R_k, means over the places, and what they correlate with, for a table."""
-        return row(self.history, self._options["aggregation"], self.correlations)
+        return row(self.history, self.what.aggregation, self.correlations)
 
     # -- the Trainer's hooks ---------------------------------------------------------------------------------------
 
@@ -146,7 +136,7 @@ class GeometryMonitor(EditCallback):
 
         def begin() -> dict[str, float]:
             earlier = self.state_dict()["probe"]  # of a checkpoint, or of an earlier fit
-            self._probe = probe = self._make_probe(lm, editing.session.layers)
+            self._probe = probe = self.what.make_probe(lm, editing.session.layers)
             self._loaded = None
             if earlier is not None:
                 probe.load_state_dict(earlier)
@@ -157,12 +147,11 @@ class GeometryMonitor(EditCallback):
                     "measured against the model as it is now. Keep GeometryMonitor among the callbacks from the "
                     "beginning."
                 )
-            sizes = (self.samples or self._enough(lm), self.max_length, self.batch_size)
-            batches = collect_batches(trainer, pl_module, lm, self.texts, *sizes, probe.pooling)
             rank_zero_info("Reading the representations of the model before training.")
-            return checked(probe, probe.begin(lm, batches))
+            return checked(probe, probe.begin(lm, self.what.read_texts(trainer, pl_module, lm)))
 
-        values = on_rank_zero(trainer, begin)
+        with shown(trainer, lm, "reading representations"):
+            values = on_rank_zero(trainer, begin)
         if values:
             self._log(trainer, pl_module, editing.count, values)
 
@@ -171,8 +160,8 @@ class GeometryMonitor(EditCallback):
     ) -> None:
         """Keep the weights that the commit will change, if it will be measured."""
         editing, lm = self._look(trainer, pl_module)
-        self._commits += 1
-        self._due = self._is_due(editing.count, editing.count + len(requests))
+        last = on_rank_zero(trainer, lambda: is_last(editing, requests))
+        self._due = self.plan.next_commit(editing.count, editing.count + len(requests), last)
         if self._due and self._probe is not None:
             self._before = {name: lm.model.get_parameter(name).detach().clone() for name in self._probe.edited}
 
@@ -190,7 +179,7 @@ class GeometryMonitor(EditCallback):
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure for the last time, after the last repair."""
-        if self.at_end:
+        if self.plan.training_ends() or self.at_end:
             self._look(trainer, pl_module)[0].repair_for(trainer, "end")
             self._measure(trainer, pl_module, {})
 
@@ -204,7 +193,7 @@ class GeometryMonitor(EditCallback):
         if self.correlations:
             write_correlations(folder / "correlations.json", self.correlations)
         if self.plots:
-            show(trainer, draw(self._probe, folder))
+            show_pictures(trainer, {f"geometry/{name}": path for name, path in draw(self._probe, folder).items()})
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -214,7 +203,7 @@ class GeometryMonitor(EditCallback):
         if probe is None and self._probe is not None:
             probe = self._probe.state_dict()
         rows = [dict(row) for row in self.history]
-        return {"version": VERSION, "probe": probe, "history": rows, "commits": self._commits}
+        return {"version": VERSION, "probe": probe, "history": rows, "plan": self.plan.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep a saved state until the model is there.
@@ -228,7 +217,7 @@ class GeometryMonitor(EditCallback):
             )
         self._loaded = state_dict["probe"]
         self.history = [dict(row) for row in state_dict["history"]]
-        self._commits = state_dict["commits"]
+        self.plan.load_state_dict(state_dict["plan"])
 
     # -- measuring -------------------------------------------------------------------------------------------------
 
@@ -240,7 +229,9 @@ class GeometryMonitor(EditCallback):
             assert self._probe is not None  # rank zero has it from `on_train_start` on
             return checked(self._probe, self._probe.measure(lm, editing.count, before or None))
 
-        self._log(trainer, pl_module, editing.count, on_rank_zero(trainer, measure))
+        with shown(trainer, lm, "reading representations"):
+            values = on_rank_zero(trainer, measure)
+        self._log(trainer, pl_module, editing.count, values)
 
     def _log(
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", count: int, values: dict[str, float]
@@ -250,27 +241,8 @@ class GeometryMonitor(EditCallback):
         write_to_loggers(trainer, {"edit/count": count, **{f"geometry/{name}": v for name, v in values.items()}})
         if trainer.global_step:
             for name, value in values.items():
-                if name.endswith(f"/total/R_{self._options['aggregation']}_median"):
+                if name.endswith(f"/total/R_{self.what.aggregation}_median"):
                     keep_metric(trainer, pl_module, f"geometry/{name}", value)
-
-    def _make_probe(self, lm: LanguageModel, edited: list[int]) -> GeometryProbe:
-        """A probe for the places that were asked for; the first order is also tested in the last block."""
-        last = max(site.layer for site in lm.sites)
-        layers = self.layers or edited or [site.layer for site in lm.sites]
-        points = ffn_points(lm, layers, self.parts)
-        further = ffn_points(lm, sorted({*layers, last}), ("output", "up"))
-        later = [point for point in further if point not in points]
-        return GeometryProbe(points, edited_parameters(lm, edited or layers), later, **self._options)
-
-    def _enough(self, lm: LanguageModel) -> int:
-        """Four samples for each feature of the widest place."""
-        wide = any(part != "output" for part in self.parts)
-        return 4 * max(site.inner if wide else site.width for site in lm.sites)
-
-    def _is_due(self, before: int, after: int) -> bool:
-        """Whether the commit that takes the count from one number to another is measured."""
-        rhythm = self.every_n_commits is not None and self._commits % self.every_n_commits == 0
-        return rhythm or any(before < count <= after for count in self.at_counts)
 
     def _look(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[ContinualEdit, LanguageModel]:
         """The callback that edits, and the model it edits."""

@@ -1,6 +1,6 @@
 """What a `GeometryMonitor` makes of its measurements: warnings, a row for a table, correlations and pictures.
 
-Knows measurements by their number of edits, files, and loggers that can show an image. Refuses to know models.
+Knows measurements by their number of edits, and files. Refuses to know models and loggers.
 """
 
 import json
@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
@@ -139,19 +138,6 @@ def draw(probe: GeometryProbe, folder: Path) -> dict[str, Path]:
         }
         files["growth"] = draw_growth(folder / "growth.png", counts, medians)
     return files
-
-
-def show(trainer: "pl.Trainer", files: Mapping[str, Path]) -> None:
-    """Hand pictures to every logger that can show one, as W&B's can.
-
-    Args:
-        trainer: The Trainer.
-        files: Pictures by the name of what they show.
-    """
-    for logger in trainer.loggers:
-        if hasattr(logger, "log_image"):
-            for name, path in files.items():
-                logger.log_image(key=f"geometry/{name}", images=[str(path)])
 
 
 def _some(counts: list[int]) -> list[int]:

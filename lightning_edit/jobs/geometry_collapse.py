@@ -92,5 +92,6 @@ def _draw(path: Path, trained: dict[str, Spectrum], fresh: dict[str, Spectrum]) 
                 Line(name, range(1, known.size + 1), (known.sigma / known.sigma[0]).tolist())
                 for name, known in spectra.items()
             ]
-    x, y = Axis("singular value index k"), Axis("$\\sigma_k / \\sigma_1$", log=True)
+    x = Axis("direction k, by falling singular value")
+    y = Axis("$\\sigma_k / \\sigma_1$", log=True)
     return draw_panels(path, panels, x, y, "Spectra of hidden representations", shades=True)

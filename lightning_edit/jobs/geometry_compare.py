@@ -140,7 +140,7 @@ def _draw(path: Path, families: Mapping[str, Sequence[RunResult]]) -> Path:
             for name, rows in families.items()
             if all(key in result.row for result in rows)
         ]
-    return draw_panels(path, panels, Axis("reliability"), Axis("see above"), "What each setting buys")
+    return draw_panels(path, panels, Axis("reliability"), Axis("share, or median $R_k$"), "What each setting buys")
 
 
 def _sorted(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

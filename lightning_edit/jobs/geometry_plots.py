@@ -3,13 +3,13 @@
 Knows matplotlib's Figure, never pyplot, and lines. Refuses to know what is measured.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lightning_edit.runner.plots import COLOURS
+from lightning_edit.runner.palette import colour, marker
 
 GREY = "#7F7F7F"
 
@@ -22,8 +22,9 @@ class Line:
         label: Its name; lines of one name in several panels share a colour.
         x: Where.
         y: What; values that a logarithmic axis cannot show are left out.
-        control: Whether it is a control: grey and dashed.
+        control: Whether it is a control: dashed, and grey where it is like no other line.
         marks: Whether points are marked.
+        like: Label of the line whose colour a control has.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Line:
     y: Sequence[float]
     control: bool = False
     marks: bool = False
+    like: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,12 @@ class Axis:
     Args:
         label: Its label.
         log: Whether it is logarithmic.
+        ticks: Where ticks are, with their labels; matplotlib's own where None.
     """
 
     label: str
     log: bool = False
+    ticks: Mapping[float, str] | None = None
 
 
 def draw_panels(
@@ -79,32 +83,51 @@ def draw_panels(
                 (a, b) for a, b in zip(line.x, line.y, strict=True) if (a > 0 or not x.log) and (b > 0 or not y.log)
             ]
             if points:
+                place = labels.index(line.like or line.label) if line.like or not line.control else None
                 handles[line.label], *_ = axes.plot(
                     *zip(*points, strict=True),
-                    color=GREY if line.control else _colour(labels.index(line.label), len(labels), shades),
+                    color=GREY if place is None else _colour(place, len(labels), shades),
                     linestyle="--" if line.control else "-",
                     linewidth=1.0 if line.control else 1.4,
-                    marker="o" if line.marks else None,
-                    markersize=3.5,
+                    marker=marker(place or 0) if line.marks else None,
+                    markersize=4,
                 )
         axes.set_title(name, fontsize="medium")
         axes.set_xlabel(x.label)
         axes.set_xscale("log" if x.log else "linear")
         axes.set_yscale("log" if y.log else "linear")
+        if x.ticks is not None:
+            slope = 30 if sum(map(len, x.ticks.values())) > 30 else 0  # long names would run into each other
+            axes.set_xticks(list(x.ticks), list(x.ticks.values()), rotation=slope)
+            axes.set_xticks([], minor=True)
         if mark is not None:
             axes.axhline(mark, color="#000000", linestyle=":", linewidth=0.9)
         axes.grid(visible=True, alpha=0.3, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel(y.label)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=5, frameon=False)
+    dashed = {line.label for lines in panels.values() for line in lines if line.control}
+    named = sorted(handles, key=lambda label: label in dashed)  # controls last
+    width = max(map(len, named), default=0) + 8  # the line before a label and the gap behind
+    columns = max(1, min(len(named), int(13 * figure.get_figwidth()) // width))
+    figure.legend([handles[n] for n in named], named, loc="outside lower center", ncols=columns, frameon=False)
     figure.savefig(path)
     return path
+
+
+def at_counts(label: str, counts: Iterable[float]) -> Axis:
+    """A logarithmic axis of numbers of edits, with a tick at each number that was measured.
+
+    Args:
+        label: Its label.
+        counts: The numbers.
+    """
+    return Axis(label, log=True, ticks={count: f"{count:g}" for count in sorted({*counts})})
 
 
 def _colour(place: int, of: int, shades: bool) -> object:
     """A distinct colour, or a shade of a map that reads in grey and to colour-blind eyes."""
     if not shades:
-        return COLOURS[place % len(COLOURS)]
+        return colour(place)
     from matplotlib import colormaps
 
     return colormaps["cividis"](0.85 - 0.85 * place / max(of - 1, 1))

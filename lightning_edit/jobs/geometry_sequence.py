@@ -4,13 +4,12 @@ Tables 13 to 20 follow the principal subspaces, Figures 2 and 6 and Tables 21 to
 the same sequence and tell it differently. Every number of an edit has its random control beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_edit.geometry.relative_change import summarise
-from lightning_edit.geometry.stability import usable_sizes
-from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
+from lightning_edit.jobs.geometry_plots import Axis, Line, at_counts, draw_panels
 from lightning_edit.jobs.geometry_settings import Edits, Reading
 from lightning_edit.jobs.geometry_stage import GeometryStage, Played
 from lightning_edit.jobs.inputs import EMBEDDED
@@ -53,8 +52,9 @@ def stability(
                 who: dict[str, Scalar] = {"editor": label, "place": point.name, "edits": int(row["count"])}
                 results.append(RunResult(f"{label} {point.name} {int(row['count'])}", who | kept))
         results[-1].notes += part.notes
+    rows = [result.row for result in results]
     for point in stage.points:
-        results[0].files[point.name] = _draw_stability(output / f"stability-{point.name}.png", point.name, played)
+        results[0].files[point.name] = draw_stability(output / f"stability-{point.name}.png", point.name, rows)
     return results
 
 
@@ -105,7 +105,9 @@ def relative_change(
         results[-1].notes += part.notes
     for point in stage.points:
         results[0].files[point.name] = _draw_rates(output / f"rates-{point.name}.png", point.name, played)
-    results[0].files["growth"] = _draw_growth(output / "growth.png", stage, played)
+    edited = {str(layer) for part in played.values() for layer in part.layers}
+    top = [point.name for point in stage.points if point.name.removeprefix("layer") in edited][-1:]
+    results[0].files["growth"] = draw_growth(output / "growth.png", [result.row for result in results], *top)
     return results
 
 
@@ -114,22 +116,30 @@ def _measured(part: Played) -> list[dict[str, Any]]:
     return [row for row in part.probe.history if row["count"] > 0]
 
 
-def _draw_stability(path: Path, place: str, played: dict[str, Played]) -> Path:
-    """Smallest cosine of each subspace over the number of edits; dashed under random updates."""
-    panels = {}
-    for label, part in played.items():
-        reference = part.probe.reference
-        assert reference is not None  # loaded
-        known = reference.spectra[place]
-        lines = []
-        for size in usable_sizes(known, known, part.probe.sizes):
+def draw_stability(path: Path, place: str, rows: Sequence[Mapping[str, Scalar]]) -> Path:
+    """Smallest cosine of each subspace over the number of edits; dashed under random updates.
+
+    Args:
+        path: The PNG file.
+        place: The place.
+        rows: Rows of the results, of any places.
+    """
+    own = [row for row in rows if row["place"] == place]
+    panels: dict[str, list[Line]] = {}
+    for editor in dict.fromkeys(str(row["editor"]) for row in own):
+        mine = [row for row in own if row["editor"] == editor]
+        sizes = [int(key.removeprefix("cos_min_k")) for key in mine[0] if key.startswith("cos_min_k")]
+        panels[editor] = []
+        for size in sizes:
             for prefix, control in (("", False), ("random/", True)):
-                key = f"{place}/{prefix}cos_min_k{size}"
-                points = [(row["count"], row[key]) for row in part.values if key in row]
-                name = "random updates" if control else f"first {size}"
-                lines.append(Line(name, [x for x, _ in points], [y for _, y in points], control, marks=not control))
-        panels[label] = lines
-    x, y = Axis("edits", log=True), Axis("smallest cosine")
+                key = f"{prefix}cos_min_k{size}"
+                points = [(float(row["edits"]), float(row[key])) for row in mine if key in row]
+                name = f"random, first {size}" if control else f"first {size}"
+                like = f"first {size}" if control else ""
+                line = Line(name, [x for x, _ in points], [y for _, y in points], control, not control, like)
+                panels[editor].append(line)
+    x = at_counts("number of edits", (float(row["edits"]) for row in own))
+    y = Axis("smallest cosine, first k directions")
     return draw_panels(path, panels, x, y, f"Principal subspaces at {place}", shades=True)
 
 
@@ -138,29 +148,41 @@ def _draw_rates(path: Path, place: str, played: dict[str, Played]) -> Path:
     panels = {}
     for label, part in played.items():
         rows = _measured(part)
-        lines = [_rate_line(f"{row['count']} edits", row["rates"]["edited"][place].tolist()) for row in rows]
-        lines.append(_rate_line("random updates, last", rows[-1]["rates"]["random"][place].tolist(), control=True))
+        lines = [_rate_line(_many(row["count"]), row["rates"]["edited"][place].tolist()) for row in rows]
+        lines.append(
+            _rate_line("random updates of the last norm", rows[-1]["rates"]["random"][place].tolist(), control=True)
+        )
         panels[label] = lines
-    x, y = Axis("singular value index k"), Axis("$R_k$", log=True)
+    x, y = Axis("direction k, by falling singular value"), Axis("relative change rate $R_k$", log=True)
     return draw_panels(path, panels, x, y, f"Relative change rates at {place}", mark=1.0, shades=True)
+
+
+def _many(count: int) -> str:
+    return f"{count} edit" if count == 1 else f"{count} edits"
 
 
 def _rate_line(label: str, rates: Sequence[float], control: bool = False) -> Line:
     return Line(label, range(1, len(rates) + 1), rates, control)
 
 
-def _draw_growth(path: Path, stage: GeometryStage, played: dict[str, Played]) -> Path:
-    """Median rate over the number of edits, with the linear law from the first measurement on."""
-    panels = {}
-    for label, part in played.items():
-        rows, lines = _measured(part), []
-        counts = [row["count"] for row in rows]
-        for point in stage.points:
-            medians = [summarise(row["rates"]["edited"][point.name])["median"] for row in rows]
-            lines.append(Line(point.name, counts, medians, marks=True))
-            if point.name == part.places[-1]:
+def draw_growth(path: Path, rows: Sequence[Mapping[str, Scalar]], law_at: str = "") -> Path:
+    """Median rate over the number of edits, with the linear law from the first measurement on.
+
+    Args:
+        path: The PNG file.
+        rows: Rows of the results.
+        law_at: The place whose first measurement the law is drawn from; no law where there is no such place.
+    """
+    panels: dict[str, list[Line]] = {}
+    for editor in dict.fromkeys(str(row["editor"]) for row in rows):
+        panels[editor] = []
+        for place in dict.fromkeys(str(row["place"]) for row in rows):
+            mine = [row for row in rows if row["editor"] == editor and row["place"] == place]
+            counts, medians = [float(row["edits"]) for row in mine], [float(row["R_median"]) for row in mine]
+            panels[editor].append(Line(place, counts, medians, marks=True))
+            if place == law_at:
                 law = [medians[0] * count / counts[0] for count in counts]
-                lines.append(Line("linear law", counts, law, control=True))
-        panels[label] = lines
-    x, y = Axis("edits", log=True), Axis("median $R_k$", log=True)
+                panels[editor].append(Line(f"linear law from {place}", counts, law, control=True))
+    x = at_counts("number of edits", (float(row["edits"]) for row in rows))
+    y = Axis("median $R_k$ over the directions", log=True)
     return draw_panels(path, panels, x, y, "Growth with the number of edits", shades=True)

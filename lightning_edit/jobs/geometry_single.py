@@ -5,7 +5,7 @@ own norm stands beside them, and so does the error of the first order, which is 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning_edit.geometry.spectrum import Spectrum
@@ -51,13 +51,15 @@ def perturbation(
             row |= _rates(rows, name, stage.reading.aggregation)
             results.append(RunResult(f"{label} {name}", row))
         later = [key for key in singles[0].values[0] if key.endswith("/edited/first_order_error")]
-        later = [key for key in later if "_" in key.partition("/")[0] and key.partition("/")[0] not in reference.spectra]
+        later = [
+            key for key in later if "_" in key.partition("/")[0] and key.partition("/")[0] not in reference.spectra
+        ]
         for key in later:
             errors = [single.values[0][key] for single in singles if key in single.values[0]]
             place = key.partition("/")[0]
             row = {"editor": label, "place": place, "edits": len(errors), "first_order_error": _mean(errors)}
             results.append(RunResult(f"{label} {place}", row))
-    results[0].files["norms"] = _draw(output / "norms.png", results)
+    results[0].files["norms"] = draw_norms(output / "norms.png", [result.row for result in results])
     return results
 
 
@@ -101,16 +103,22 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _draw(path: Path, results: Sequence[RunResult]) -> Path:
-    """Norms by place, one line an editor, with the random control."""
-    known = [result.row for result in results if "norm_share" in result.row]
+def draw_norms(path: Path, rows: Sequence[Mapping[str, Scalar]]) -> Path:
+    """Norms by place, one line an editor, beside those of random updates.
+
+    Args:
+        path: The PNG file.
+        rows: Rows of the results.
+    """
+    known = [row for row in rows if "norm_share" in row]
     places = list(dict.fromkeys(str(row["place"]) for row in known))
     panels: dict[str, list[Line]] = {}
-    for title, key, control in (("edits", "norm_mean", False), ("random updates", "random_norm_mean", False)):
+    for title, key in (("edits", "norm_mean"), ("random updates of the same norm", "random_norm_mean")):
         panels[title] = []
         for editor in dict.fromkeys(str(row["editor"]) for row in known):
-            rows = [row for row in known if row["editor"] == editor]
-            spots = [float(places.index(str(row["place"]))) for row in rows]
-            panels[title].append(Line(editor, spots, [float(row[key]) for row in rows], control, marks=True))
-    x, y = Axis("place, from below"), Axis("mean of $\\Vert\\Delta h\\Vert$", log=True)
+            mine = [row for row in known if row["editor"] == editor]
+            spots = [float(places.index(str(row["place"]))) for row in mine]
+            panels[title].append(Line(editor, spots, [float(row[key]) for row in mine], marks=True))
+    x = Axis("place, from below", ticks={float(spot): name for spot, name in enumerate(places)})
+    y = Axis("mean of $\\Vert\\Delta h\\Vert$ over the tokens", log=True)
     return draw_panels(path, panels, x, y, "What one edit moves")

@@ -118,10 +118,12 @@ def test_a_control_run_is_measured_in_the_same_way(trained_backend: str, tmp_pat
 def test_only_what_is_asked_for_is_measured(trained_backend: str, statistics: Path, tmp_path: Path) -> None:
     rare = monitor(at_counts=[3], at_end=False, first_order=0, texts=None)
     often = monitor(layers=[0, 1], at_counts=[], every_n_commits=2, at_end=False, first_order=0)
-    callbacks = [editing(statistics), rare, often]
+    last = monitor(layers=[0], at_counts=["all"], at_end=False, first_order=0)
+    callbacks = [editing(statistics), rare, often, last]
     fit(tiny_module(trained_backend), stream(trained_backend, requests(6)), callbacks, default_root_dir=tmp_path)
     assert [row["count"] for row in rare.history] == [0, 4]  # as soon as three have been made
     assert [row["count"] for row in often.history] == [0, 4]
+    assert [(row["count"], row["step"]) for row in last.history] == [(0, 0), (6, 6)]
     assert not any("first_order" in name for name in rare.history[1])
     assert rare.correlations == {}
     assert not (tmp_path / "geometry").exists()
