@@ -168,11 +168,15 @@ def test_the_papers_editors_run_on_a_folder_and_a_file(
     published = load_recipe(recipe) if recipe == "leaderboard_paper" else load_recipe(recipe).as_published()
     editors = json.loads(json.dumps(published.arguments["editors"]).replace('"retriever": "contriever"', '"top_k": 1'))
     for options in editors.values():
-        where = options.get("options", {}).get("memory", options)
+        own = options.get("options", options)  # a hybrid's stand apart
         if options["editor"] in ("scr", "ice", "hybrid"):
-            where["templates"] = SMALL
-    loads = json.dumps([{"edits": 1}, {"edits": 2}])
-    assert run(tmp_path, model_folder, request_file, editors, "--loads", loads, recipe=recipe) == 0
+            own.get("memory", own)["templates"] = SMALL
+        weights = own.setdefault("editor_options", {}) if options["editor"] == "hybrid" else own
+        if own["editor"] not in ("mend", "scr", "ice"):
+            weights["steps"] = 2
+    more = ["--loads", json.dumps([{"edits": 1}, {"edits": 2}])]
+    asked = {"answers": {"chat": False, "max_new_tokens": 3}}  # the tiny model has no chat
+    assert run(tmp_path, model_folder, request_file, editors, *more, recipe=recipe, **asked) == 0
     rows = rows_of(tmp_path)
     assert list(rows) == ["unedited", *editors]
     assert all(row["edits"] == 2 and row["seconds_per_edit"] > 0 for name, row in rows.items() if name != "unedited")
