@@ -62,6 +62,7 @@ class EditSession:
         self.source: RequestSource | None = None
         self.gate: Gate | None = None
         self._lm: LanguageModel | None = None
+        self._brings_edits = False  # the editor has edited before this run
         self._loaded: dict[str, Any] | None = None
         self._moments: Mapping[int, KeyCovariance] = {}
         self._said: set[str] = set()
@@ -78,6 +79,7 @@ class EditSession:
         self._lm, self.source = lm, source
         self._said = set()
         if self.editor is not None:
+            self._brings_edits = bool(self.editor.requests)
             self.layers = self.editor.attach(lm)
 
     def restore(self, trainer: "pl.Trainer") -> None:
@@ -103,7 +105,8 @@ class EditSession:
         Args:
             trainer: The Trainer.
         """
-        for editor in self._editors() if self.count and not is_sharded(trainer) else []:
+        has_edits = self.count or self._brings_edits
+        for editor in self._editors() if has_edits and not is_sharded(trainer) else []:
             share_state(trainer, editor)
 
     def release(self) -> None:
@@ -197,7 +200,7 @@ class EditSession:
             refresh: Also read keys again and renew targets that no longer hold.
         """
         editor = self.editor
-        if editor is None or not self.count or self._lm is None:
+        if editor is None or self._lm is None or not (self.count or self._brings_edits):
             return None
         lm = self._lm
         with shown(trainer, lm, "repairing edits"):

@@ -150,7 +150,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if hashlib.sha256(other.read_bytes()).hexdigest() != document["sha256"]:
         raise StateError(f"{other} is not the file that {path} was written with; expected both from one save_edits.")
-    tensors = load_file(other)
+    tensors = {name: tensor.clone() for name, tensor in load_file(other).items()}  # see `_aligned`
     whole: dict[str, Any] = read_tree({name: part for name, part in document.items() if name != "sha256"}, tensors)
     return whole, whole.pop("state")
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from lightning_edit import EditableModule, load_edits, save_edits
 from lightning_edit.algebra import identity
+from lightning_edit.callbacks import ContinualEdit
 from lightning_edit.editors import get_editor
 from lightning_edit.editors.description import describe_editor, given_options, make_editor
 from lightning_edit.editors.fine_tuning import FTM
@@ -19,7 +20,9 @@ from lightning_edit.editors.hybrid import Hybrid
 from lightning_edit.editors.plain import Writer, read_tree
 from lightning_edit.editors.retrieval.bm25 import BM25
 from lightning_edit.errors import EditError, StateError
+from lightning_edit.model.weights import read_weight
 from lightning_edit.requests import EditRequest
+from tests.callbacks.training import QUICK, fit, requests, statistics_file, stream, tiny_module
 from tests.editors.gradient import facts
 
 TUNED = {"layers": [1], "lr": 0.02, "steps": 3}
@@ -100,7 +103,7 @@ def test_the_folder_is_plain_and_the_module_is_left_as_it_was(module: EditableMo
     assert (document["requests"], document["dtype"]) == (["r0", "r1"], "float64")
     assert sorted(path.name for path in (tmp_path / "a").glob("*edit*")) == ["editor.json", "editor.safetensors"]
     loaded = load_edits(tmp_path / "a", lr=0.5)
-    assert loaded.dtype == torch.float64
+    assert loaded.model.dtype == torch.float64
     assert loaded.hparams["lr"] == 0.5
     loaded.editor.rollback(loaded, 2)
     save_edits(loaded, tmp_path / "a")  # over the old one
@@ -149,3 +152,19 @@ def test_a_folder_without_the_edits_comes_with_a_warning(module: EditableModule,
     module.editor.edit(module, facts(1))
     with pytest.warns(UserWarning, match="lacks the edits of ICE"):
         module.save_pretrained(tmp_path)
+
+
+def test_training_goes_on_with_a_loaded_editor(trained_backend: str, tmp_path: Path) -> None:
+    """Also where no request comes any more: edits that were brought along are repaired like others."""
+    module = tiny_module(trained_backend)
+    editor = get_editor("memit", **QUICK)
+    editor.prepare(module, statistics=statistics_file(tmp_path, trained_backend))
+    editor.edit(module, requests(2))
+    save_edits(module, tmp_path / "edited", editor)
+    loaded = load_edits(tmp_path / "edited", lr=1e-3)
+    fit(loaded, stream(trained_backend), [ContinualEdit(loaded.editor, every_n_steps=2, requests=[])], max_steps=2)
+    (site, *_) = loaded.editor.sites
+    weight = read_weight(loaded.language_model.projection(site.layer))
+    assert not torch.equal(weight, read_weight(module.language_model.projection(site.layer)))  # trained
+    assert torch.equal(weight, site.deployed)  # and repaired since
+    assert site.distance(loaded.language_model.projection(site.layer)) < 1e-5

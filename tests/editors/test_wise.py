@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_edit.callbacks import ContinualEdit
 from lightning_edit.editors import EditRefused, get_editor
 from lightning_edit.editors.forward_settings import WiseSettings
 from lightning_edit.editors.prompt_rows import PromptBatch, prompt_rows
@@ -21,7 +20,7 @@ from lightning_edit.errors import EditError, RequestError, StateError
 from lightning_edit.evaluation.likelihood import log_likelihoods
 from lightning_edit.model.generation import generate
 from lightning_edit.model.language_model import LanguageModel
-from tests.callbacks.training import SaveAt, fit, requests, same, stream, tiny_module
+from tests.callbacks.training import same
 from tests.editors.forward import FAMILIES, OTHERS, Make, fact, facts, logits, one_by_one, prompts_of, says, written
 from tests.editors.gradient import changed, nothing_else_changes, snapshot
 from tests.reference_grace_wise import activation_difference as difference_loops
@@ -365,22 +364,3 @@ def test_bad_options_are_named(make_lm: Make) -> None:
     ):
         with pytest.raises(EditError, match=match):
             wise(lm, **options)
-
-
-def test_edits_come_in_while_training_and_resume_bit_for_bit(trained_backend: str, tmp_path: Path) -> None:
-    def run(steps: int, ckpt: Path | None = None, save: Path | None = None) -> tuple[Any, ContinualEdit]:
-        module = tiny_module(trained_backend)
-        options = {**QUICK, "steps": 6}
-        callback = ContinualEdit("wise", every_n_steps=2, edits_per_commit=1, editor_options=options)
-        savers = [SaveAt(save, 3)] if save else []
-        fit(module, stream(trained_backend, requests(3)), [callback, *savers], ckpt, max_steps=steps)
-        return module, callback
-
-    whole, first = run(6, save=tmp_path)
-    resumed, second = run(6, ckpt=tmp_path / "3.ckpt")
-    assert first.count == second.count == 3
-    assert same(first.editor.state_dict(), second.editor.state_dict())
-    prompts = prompts_of(requests(3))
-    whole.eval()
-    resumed.eval()
-    assert whole.generate(prompts, 4) == resumed.generate(prompts, 4)

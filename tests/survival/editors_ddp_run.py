@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from lightning_edit import save_edits
 from lightning_edit.callbacks import ContinualEdit, shared_targets
 from lightning_edit.decoding import decode
+from lightning_edit.errors import StrategyError
 from lightning_edit.evaluation.likelihood import log_likelihoods
 from lightning_edit.targets import optimize_targets
 from tests.callbacks.training import QUICK, SaveAt, fit, requests, tiny_module
@@ -66,6 +68,8 @@ def run(
         **options,
     )
     module.eval()
+    if name == "grace" and resume:  # every rank calls, and the first one writes
+        save_edits(module, folder / "saved")
     prompts = [request.prompt for request in requests(5)]
     return {
         "weights": dict(module.state_dict()),
@@ -92,7 +96,30 @@ def main() -> None:
         results = {name: run(name, backend, folder, 4, **two()) for name in EDITORS}
         resumed = {name: run(name, backend, folder, 4, 3, **two()) for name in RESUMED}
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    torch.save({"results": results, "resumed": resumed, "columns": found}, folder / f"rank{rank}.pt")
+    columns = list(found)
+    failed = failure(backend, folder, rank)
+    torch.save(
+        {"results": results, "resumed": resumed, "columns": columns, "failed": failed}, folder / f"rank{rank}.pt"
+    )
+
+
+def failure(backend: str, folder: Path, rank: int) -> dict[str, Any]:
+    """What a rank hears, and what it is left with, when the helper fails in the middle of an edit."""
+
+    def stumble(*given: Any) -> Any:
+        if rank == 1:
+            raise ZeroDivisionError("nothing left")
+        return optimize_targets(*given)
+
+    shared_targets.optimize_targets = stumble  # type: ignore[assignment]
+    module = tiny_module(backend, dtype=torch.float64)
+    edits = ContinualEdit("memit", every_n_steps=2, editor_options=QUICK, statistics=folder / "statistics.safetensors")
+    said = "nothing"
+    try:
+        fit(module, data(backend, 4), [edits], max_steps=STEPS, precision="64-true", limit_val_batches=0, **two())
+    except StrategyError as error:
+        said = str(error)
+    return {"said": said, "count": edits.count, "weights": dict(module.state_dict())}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.callbacks.training import same, statistics_file, tiny_module
+from lightning_edit import load_edits
+from lightning_edit.decoding import decode
+from tests.callbacks.training import requests, same, statistics_file, tiny_module
 from tests.editors.conformance import obedient, train_network
 from tests.survival.editors_ddp_run import EDITORS, RESUMED, run
 
@@ -93,3 +95,21 @@ def test_targets_are_shared_out(ranks: list[dict[str, Any]]) -> None:
     """Three columns and two, in each of two runs and in the second half of one that resumes."""
     assert ranks[0]["columns"] == [2, 1, 2, 1, 1]
     assert ranks[1]["columns"] == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.slow
+def test_where_a_helper_fails_the_edit_fails_everywhere(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["failed"] for rank in ranks)
+    assert first["said"].startswith("rank 1 could not find its targets (ZeroDivisionError: nothing left)")
+    assert second["said"].startswith("rank 0 could not go on (StrategyError: rank 1 could not find its targets")
+    assert first["count"] == second["count"] == 0
+    assert same(first["weights"], second["weights"])  # what was lent has been given back
+
+
+@pytest.mark.slow
+def test_what_two_processes_save_together_another_one_loads(folder: Path, ranks: list[dict[str, Any]]) -> None:
+    module = load_edits(folder / "saved")
+    expected = ranks[0]["results"]["grace"]
+    assert same(module.editor.state_dict(), expected["state"])
+    assert same(dict(module.state_dict()), expected["weights"])
+    assert decode(module.language_model, [request.prompt for request in requests(5)], 4) == expected["written"]

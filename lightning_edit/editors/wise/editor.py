@@ -95,20 +95,13 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
         seed: int = 0,
         preset: str | None = None,
     ) -> None:
-        given: dict[str, Any] = {
-            "layer": layer,
-            "lr": lr,
-            "steps": steps,
-            "alpha": alpha,
-            "beta": beta,
-            "gamma": gamma,
-            "chat": chat,
-        }
+        given: dict[str, Any] = {"layer": layer, "lr": lr, "steps": steps, "alpha": alpha, "beta": beta, "gamma": gamma}
+        given |= {"chat": chat, "retrieve": retrieve, "unrelated": unrelated}
         given |= {"ratio": ratio, "density": density, "norm_constraint": norm_constraint, "stop_loss": stop_loss}
         given |= {"shard_edits": shard_edits, "merge_shards": merge_shards, "merge": merge, "kept": kept}
         if undo_depth is not None and undo_depth < 0:
             raise EditError(f"undo_depth={undo_depth}; expected 0 or more commits, or None for all.")
-        super().__init__(WiseSettings, {**given, "retrieve": retrieve, "unrelated": unrelated}, preset)
+        super().__init__(WiseSettings, given, preset)
         self.system, self.contexts, self.undo_depth, self.seed = system, contexts, undo_depth, seed
         self._texts = tuple(texts or ())
         self._trial: Trial | None = None
