@@ -3,13 +3,15 @@
 from typing import Any
 
 
-def event_scores(answers: list[dict[str, Any]]) -> dict[str, float]:
+def event_scores(answers: list[dict[str, Any]], triples: bool) -> dict[str, float]:
     """Every number from a list of answers.
 
     Args:
         answers: For each question its `event`, `dimension`, `kind`, `answer`, `accepted` (a list) and `right`.
+        triples: Whether triples were taught, whose prompts are no questions of the events.
     """
-    about = [one for one in answers if one["dimension"] in ("reliability", "generalization", "portability")]
+    asked = ("portability",) if triples else ("reliability", "generalization", "portability")
+    about = [one for one in answers if one["dimension"] in asked]
     events: dict[str, list[bool]] = {}
     stated: dict[str, list[bool]] = {}
     for one in about:

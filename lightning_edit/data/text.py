@@ -4,6 +4,7 @@ Knows text files and tokenizers. Refuses to know the Trainer, edits, and in whic
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 from lightning_edit.errors import EditError
 
 _AT_ONCE = 1000  # texts handed to the tokenizer together
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
 
 
 def read_texts(source: str | Path | Iterable[str]) -> list[str]:
@@ -22,7 +24,8 @@ def read_texts(source: str | Path | Iterable[str]) -> list[str]:
 
     Args:
         source: A `.jsonl` file (one object with the field `text`, or one string, a line), any other text file
-            (documents separated by blank lines), or the documents themselves.
+            (documents separated by blank lines, on which spaces may stand, as in WikiText), or the documents
+            themselves.
     """
     if not isinstance(source, str | Path):
         texts = list(source)
@@ -35,7 +38,7 @@ def read_texts(source: str | Path | Iterable[str]) -> list[str]:
     content = path.read_text(encoding="utf-8")
     if path.suffix == ".jsonl":
         return _not_empty(list(_json_lines(path, content)), str(path))
-    return _not_empty([part.strip() for part in content.replace("\r\n", "\n").split("\n\n")], str(path))
+    return _not_empty([part.strip() for part in _BLANK_LINE.split(content.replace("\r\n", "\n"))], str(path))
 
 
 def token_rows(texts: Sequence[str], tokenizer: Any, length: int, pack: bool = True) -> dict[str, Tensor]:

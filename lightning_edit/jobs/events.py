@@ -21,6 +21,7 @@ from lightning_edit.jobs.compare import UNEDITED
 from lightning_edit.jobs.events_arena import EventArena, EventLoad, EventMeasuring
 from lightning_edit.jobs.events_report import make_results
 from lightning_edit.jobs.events_stream import draw_events
+from lightning_edit.jobs.events_world import Taught
 from lightning_edit.jobs.inputs import Choice, gather_moments
 from lightning_edit.jobs.leaderboard_board import mark
 from lightning_edit.jobs.leaderboard_cells import Cell, CellFolder
@@ -44,6 +45,7 @@ def events(
     tokens: int | None = None,
     dtype: str = "float32",
     choice: Choice = "first",
+    taught: Taught = "pairs",
     seed: int = 0,
     minutes: float | None = None,
     device: str | None = None,
@@ -69,6 +71,8 @@ def events(
         tokens: Tokens read for key statistics at most; twenty for each unit of the inner width where absent.
         dtype: Precision of the weights.
         choice: first takes the first events of a file in their order, random draws their order from the seed.
+        taught: What editors of weights are taught of the embedded world's events: `pairs` of question and answer, or
+            `statements`, as triples are, with all questions held out. A file says so by itself.
         seed: Seed of the events, and of contexts where an editor samples any.
         minutes: Start no further cell after so many minutes; 0 reports what there is. Run again to go on.
         device: Where the model goes; the first GPU, or else the CPU, where absent.
@@ -87,7 +91,7 @@ def events(
             f"found no network for {', '.join(untrained)}, expected `checkpoint` among its options. Train one: "
             "lightning-edit run train_mend"
         )
-    drawn = draw_events(requests, max(load.total for load in plans), seed, choice)
+    drawn = draw_events(requests, max(load.total for load in plans), seed, choice, taught)
     lm = load_model(model, dtype, device)
     keys = KeySources(requests, corpus, statistics, tokens)
     board = EventBoard(

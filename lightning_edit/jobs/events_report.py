@@ -18,6 +18,8 @@ COLUMNS = {
     "event_accuracy": "event",
     "stated_event_accuracy": "event, stated",
     "question_accuracy": "question",
+    "question_accuracy/known": "known",
+    "question_accuracy/new": "newcomer",
     "held_out_accuracy": "held out",
     "portability/inferred": "inferred",
     "abstention": "unknown",
@@ -128,8 +130,8 @@ def _by_load(cells: Sequence[Cell], labels: Sequence[str]) -> ReportTable:
                 rows.append([load, label, *[cell.row.get(key) for key in present]])
     text = (
         "`event`: events of which every question is answered right; `stated`: of those questions only whose answer the "
-        "event states. `held out`: questions that nobody was taught. `unknown`: questions that an event leaves open, "
-        "answered so."
+        "event states. `known`, `newcomer`: questions about whom the model knew before, and did not. `held out`: "
+        "questions that nobody was taught. `unknown`: questions that an event leaves open, answered so."
     )
     return ReportTable("By number of events", ["events", "method", *present.values()], rows, text)
 

@@ -18,28 +18,38 @@ CHANGED = (RELIABILITY, *HELD_OUT)
 def score_events(outcomes: Sequence[Outcome], requests: Sequence[EditRequest]) -> dict[str, float]:
     """Everything that the answers to some events' questions say; a number without questions is left out.
 
+    Where triples or statements were taught, the events' own questions are all held out, those of kind `stated` among
+    them. Then these alone are counted, and `reliability` says whether the triples arrived.
+
     - `event_accuracy`, `question_accuracy`: over all questions about what events change.
     - `stated_event_accuracy`: events of which every question is right whose answer the event states or an edit teaches.
     - `held_out_accuracy`: questions that no editor was taught, in other words or about what follows.
     - `abstention`: questions that events open and leave open, answered `unknown`; `false_abstention`: the others
       answered so.
     - `average`: mean of `question_accuracy` and `locality`, as *Revisiting*, Tables 35 and 36, has it.
+    - `question_accuracy/known`, `question_accuracy/new`: where some events are about what the model knew before (an
+      edit has an `old` answer) and some are not.
     - the four dimensions, and `portability/<kind>`, `locality/<kind>`.
 
     Args:
         outcomes: What came of the questions.
         requests: The edits of the events that were asked about.
     """
-    found = {**shares(outcomes, by_kind=True), **event_shares(outcomes, requests)}
-    stated = [one for one in outcomes if _is_stated(one)]
+    own = (PORTABILITY,) if any(one.question.kind == STATED for one in outcomes) else CHANGED
+    changed = [one for one in outcomes if one.question.dimension in own]
+    found = {**shares(outcomes, by_kind=True), **event_shares(changed, requests)}
+    stated = [one for one in changed if _is_stated(one)]
     if stated:
         found["stated_event_accuracy"] = event_shares(stated, requests)["event_accuracy"]
-    changed = [one for one in outcomes if one.question.dimension in CHANGED]
     parts = {
         "held_out_accuracy": [one.right for one in changed if one.question.dimension in HELD_OUT],
         "abstention": [one.right for one in changed if _is_open(one)],
         "false_abstention": [_abstains(one) for one in changed if not _is_open(one) and one.answer is not None],
     }
+    familiar = {request.id: request.old is not None for request in requests}
+    if len(set(familiar.values())) > 1:
+        parts["question_accuracy/known"] = [one.right for one in changed if familiar[one.question.request]]
+        parts["question_accuracy/new"] = [one.right for one in changed if not familiar[one.question.request]]
     found |= {name: sum(verdicts) / len(verdicts) for name, verdicts in parts.items() if verdicts}
     if {"question_accuracy", LOCALITY} <= found.keys():
         found["average"] = (found["question_accuracy"] + found[LOCALITY]) / 2

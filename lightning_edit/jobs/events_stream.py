@@ -8,7 +8,9 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from lightning_edit.data.world import World
 from lightning_edit.errors import EditError
+from lightning_edit.jobs.events_world import Taught, world_events
 from lightning_edit.jobs.inputs import EMBEDDED, Choice, read_requests
 from lightning_edit.requests import EditRequest, normalise
 
@@ -47,7 +49,7 @@ class Drawn:
     notes: list[str] = field(default_factory=list)
 
 
-def draw_events(source: str, count: int, seed: int = 0, choice: Choice = "first") -> Drawn:
+def draw_events(source: str, count: int, seed: int = 0, choice: Choice = "first", taught: Taught = "pairs") -> Drawn:
     """Events that can all be true at once.
 
     An event is left out where it asks word for word what an earlier one asks, and takes another answer for right: both
@@ -58,12 +60,11 @@ def draw_events(source: str, count: int, seed: int = 0, choice: Choice = "first"
         count: Number of events.
         seed: Seed of the embedded world's events, or of a file's order.
         choice: `first` takes a file's events in their order, `random` draws their order from the seed.
+        taught: What an edit of the embedded world's events is, `pairs` of question and answer or `statements`; a file
+            says so by itself.
     """
     if source == EMBEDDED:
-        from lightning_edit.data.world import World
-        from lightning_edit.jobs.events_world import world_events
-
-        return Drawn(group_events(world_events(World(), count, seed)))
+        return Drawn(group_events(world_events(World(), count, seed, taught)))
     requests, notes = read_requests(source, None, on_bad="skip")
     everything = group_events(requests)
     if choice == "random":

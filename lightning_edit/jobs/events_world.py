@@ -8,11 +8,12 @@ others about newcomers it has never heard of: of the first all else stays as it 
 import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import Literal
 
-from lightning_edit.data.event import ABSTENTION, INFERRED, UNAFFECTED, UNKNOWN
+from lightning_edit.data.event import ABSTENTION, INFERRED, STATED, UNAFFECTED, UNKNOWN
 from lightning_edit.data.world import World
 from lightning_edit.data.world.edits import EDITABLE, subjects
-from lightning_edit.data.world.facts import Fact, held_out_questions, seen_questions
+from lightning_edit.data.world.facts import Fact, held_out_questions, seen_phrasings, seen_questions
 from lightning_edit.data.world.names import NameMaker
 from lightning_edit.data.world.relations import RELATIONS, Relation
 from lightning_edit.errors import EditError
@@ -24,20 +25,24 @@ FACTS = 2
 """Facts that an event makes true, as in the texts that the embedded model has read."""
 KNOWN_SUBJECTS = 150
 """Entities that events may be about; whatever follows from a fact about any other stays true."""
-NEIGHBOURS = 2
+Taught = Literal["pairs", "statements"]
+"""What an edit of an event is: a question and its answer, or a sentence as a language model's triples give it."""
 
 
-def world_events(world: World, count: int, seed: int = 0) -> list[EditRequest]:
+def world_events(world: World, count: int, seed: int = 0, taught: Taught = "pairs") -> list[EditRequest]:
     """The edits of some events, those of an event one after another, with their probes at its last edit.
 
-    An edit asks a question; its paraphrase is a question that training never asked about the fact. Held out are, as
-    `inferred`, two-hop questions over a new fact, and, as `unknown`, what a newcomer's event leaves open. Locality
-    probes are other facts of a known subject (`unaffected`), and facts of entities that nothing is about.
+    An edit asks one question about a fact, and its paraphrase is one that training never asked about it; or the edit
+    is a statement, and both questions are held out as `stated`, as those of an event are whose triples are taught.
+    Held out besides are two-hop questions over a new fact (`inferred`) and what a newcomer's event leaves open
+    (`unknown`). Locality probes are other facts of a known subject (`unaffected`), and facts of entities that nothing
+    is about.
 
     Args:
         world: What is true before the events.
         count: Number of events.
         seed: Seed of subjects, facts and questions; fewer events are the first of more.
+        taught: `pairs` of question and answer, or `statements`. What is asked besides is the same.
     """
     if not 1 <= count <= 2 * KNOWN_SUBJECTS:
         raise EditError(f"found {count} events, expected 1 to {2 * KNOWN_SUBJECTS} of the embedded world")
@@ -49,7 +54,8 @@ def world_events(world: World, count: int, seed: int = 0) -> list[EditRequest]:
         kind = rng.choice(EDITABLE)
         newcomer = index % 2 == 1
         subject = maker.many(kind, 1)[0] if newcomer else known[index // 2]
-        made += _Teller(world, rng, set(known), untouched).requests(f"world-event-{seed}-{index:03d}", subject, kind)
+        teller = _Teller(world, rng, set(known), untouched, taught)
+        made += teller.requests(f"world-event-{seed}-{index:03d}", subject, kind)
     return made
 
 
@@ -73,10 +79,14 @@ class _Teller:
         rng: Source of every choice.
         changing: Entities that some event may be about.
         untouched: Entities that none is about.
+        taught: What an edit is.
     """
 
-    def __init__(self, world: World, rng: random.Random, changing: Collection[str], untouched: Sequence[str]) -> None:
+    def __init__(
+        self, world: World, rng: random.Random, changing: Collection[str], untouched: Sequence[str], taught: Taught
+    ) -> None:
         self.world, self.rng, self.changing, self.untouched = world, rng, changing, untouched
+        self.taught = taught
 
     def requests(self, name: str, subject: str, kind: str) -> list[EditRequest]:
         """The edits, the last with the event's probes; `kind` is a newcomer's, a known subject has its own."""
@@ -87,9 +97,13 @@ class _Teller:
         others = [relation for relation in relations if relation not in [fact.relation for fact in facts]]
         made = [self._request(f"{name}-{index}", name, text, fact) for index, fact in enumerate(facts)]
         portability = {INFERRED: self._two_hops(facts), UNKNOWN: [] if before else self._open(subject, others)}
+        if self.taught == "statements":
+            asked = [(text, one.target) for one in made for text in (one.prompt, *one.paraphrases)]
+            portability[STATED] = [Probe(text, (target,)) for text, target in asked]
+            made = [self._as_statement(one, fact) for one, fact in zip(made, facts, strict=True)]
         locality = {
             UNAFFECTED: [self._probe(fact) for fact in before if fact.relation in others],
-            "neighborhood": [self._probe(self._neighbour(fact.relation)) for fact in facts][:NEIGHBOURS],
+            "neighborhood": [self._probe(self._neighbour(fact.relation)) for fact in facts],
         }
         last = replace(made[-1], locality=ProbeMap(locality), portability=ProbeMap(portability))
         return [*made[:-1], last]
@@ -114,6 +128,11 @@ class _Teller:
             sentence=text,
             group=group,
         )
+
+    def _as_statement(self, request: EditRequest, fact: Fact) -> EditRequest:
+        """The same edit behind a statement; which one hangs on the fact alone, so that all other choices stay."""
+        prompt = seen_phrasings(fact)[0].format(s=fact.subject)
+        return replace(request, prompt=prompt[0].upper() + prompt[1:], paraphrases=(), subject_span=None)
 
     def _two_hops(self, facts: Iterable[Fact]) -> list[Probe]:
         """One question over each new fact whose value has facts that no event changes."""

@@ -90,6 +90,20 @@ def test_two_hops_lead_over_a_new_fact_to_one_that_no_event_changes(world: World
     assert probes > 100
 
 
+def test_statements_are_taught_with_all_questions_held_out(world: World, told: list[EditRequest]) -> None:
+    stated = group_events(world_events(world, 60, 3, "statements"))
+    for event, pairs in zip(stated, group_events(told), strict=True):
+        questions = [(text, (one.target,)) for one in pairs.requests for text in (one.prompt, *one.paraphrases)]
+        last, asked = event.requests[-1], dict(event.requests[-1].portability)
+        assert [(probe.prompt, probe.answers) for probe in asked.pop("stated")] == questions
+        assert (asked, last.locality) == (pairs.requests[-1].portability, pairs.requests[-1].locality)
+        for request, pair in zip(event.requests, pairs.requests, strict=True):
+            assert (request.target, request.sentence, request.paraphrases) == (pair.target, pair.sentence, ())
+            phrasings = BY_NAME[str(request.relation)].statements
+            beginnings = [text.format(s=request.subject) for text in phrasings]
+            assert request.prompt in [text[0].upper() + text[1:] for text in beginnings]
+
+
 def test_fewer_events_are_the_first_of_more_and_seeds_differ(world: World, told: list[EditRequest]) -> None:
     assert world_events(world, 7, seed=3) == told[:14]
     assert world_events(world, 7, seed=4)[0].subject != told[0].subject
@@ -107,7 +121,7 @@ def test_a_file_of_elken_makes_its_events() -> None:
         ["elken-0", "elken-2"],
         ["elken-2", "elken-0"],
     )
-    with pytest.raises(EditError, match="holds 2 events, 0 of them in contradiction.* expected at least 3"):
+    with pytest.raises(EditError, match=r"holds 2 events, 0 of them in contradiction.* expected at least 3"):
         draw_events(str(ELKEN), 3)
 
 
@@ -137,7 +151,11 @@ def test_what_contradicts_an_earlier_event_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_request_without_a_group_is_an_event_by_itself() -> None:
-    requests = [EditRequest("a", "p", "t"), EditRequest("b", "q", "t", group="a"), EditRequest("c", "r", "t", group="a")]
+    requests = [
+        EditRequest("a", "p", "t"),
+        EditRequest("b", "q", "t", group="a"),
+        EditRequest("c", "r", "t", group="a"),
+    ]
     assert [[request.id for request in event.requests] for event in group_events(requests)] == [["a"], ["b", "c"]]
 
 
