@@ -95,11 +95,11 @@ class LedgerView:
         if not state.ids:
             return base
         if self.penalty is None:
-            solution = base + state.form.correction(state.values - base @ state.keys)
+            solution = base.add_(state.form.correction(state.values - base @ state.keys))
         else:
             if state.solved is None or not state.solved.solves(state):
                 self._state = replace(state, solved=solve(state, self.penalty))
-            solution = base + self._solved().update
+            solution = base.add_(self._solved().update)
         if not bool(torch.isfinite(solution).all()):
             raise LedgerError("The edited weight is not finite; expected finite entries. Drop the newest columns.")
         return solution
