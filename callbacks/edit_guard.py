@@ -1,12 +1,12 @@
 """`EditGuard`: a transaction around each batch of edits, which is taken back where it costs too much.
 
-Knows what is measured, what it may cost, when, and what a checkpoint must hold. Refuses to know how a refused batch is
-dealt with (`gate.py`) and how anything is measured (`guard_probes.py`).
+Knows when a batch is looked at, and what a checkpoint must hold. Refuses to know what may cost how much
+(`guard_setup.py`), how a refused batch is dealt with (`gate.py`) and how anything is measured (`guard_probes.py`).
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import lightning.pytorch as pl
 
@@ -14,20 +14,17 @@ from lightning_edit.callbacks.commit import build_editor
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.gate import Action, Gate, Refusal, strength_of
-from lightning_edit.callbacks.geometry_texts import collect_batches
-from lightning_edit.callbacks.guard_probes import GuardProbe, LocalityProbe, LossProbe, NumberProbe, RateProbe
+from lightning_edit.callbacks.guard_setup import GuardSetup
 from lightning_edit.callbacks.scalars import log_scalars
 from lightning_edit.callbacks.strategies import on_rank_zero
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError, StrategyError
 from lightning_edit.evaluation import AnswerOptions
-from lightning_edit.geometry.reference import Batch
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
 VERSION = 1
-KNOWN = ("locality", "loss", "R_median")
 
 
 class EditGuard(EditCallback):
@@ -92,16 +89,12 @@ class EditGuard(EditCallback):
     ) -> None:
         if budgets is None and total_budgets is None:
             budgets = {"locality": 0.1}
-        self.budgets, self.total_budgets = dict(budgets or {}), dict(total_budgets or {})
-        self.measures = dict(measures or {})
-        self.action: Action = action
-        self.strengths = [0.5, 0.25] if strengths is None else strengths
-        self._check()
-        self.locality_budget, self.locality_each, self.seed = locality_budget, locality_each, seed
-        self.options = AnswerOptions(max_new_tokens, batch_size=batch_size)
-        self.texts, self.tokens, self.max_length, self.batch_size = texts, tokens, max_length, batch_size
+        options = AnswerOptions(max_new_tokens, batch_size=batch_size)
+        asked = (locality_budget, locality_each, options, texts, tokens, max_length, batch_size, seed)
+        shares = [0.5, 0.25] if strengths is None else strengths
+        self.what = GuardSetup(budgets or {}, total_budgets or {}, action, shares, measures or {}, *asked)
         self.another = build_editor(another, another_options or {})
-        self._gate = Gate({}, self.budgets, self.total_budgets, action, self.strengths, self.another)
+        self._gate = Gate({}, self.what.budgets, self.what.total_budgets, action, shares, self.another)
         self._probes: dict[str, Any] = {}  # saved states of probes that have not been made yet
         self._loaded: dict[str, Any] | None = None
 
@@ -131,7 +124,7 @@ class EditGuard(EditCallback):
         """Stand at the gate, and bring the other editor to where a checkpoint left it."""
         editing, lm = self._look(trainer, pl_module)
         editing.session.gate = self._gate
-        if editing.editor is not None and self.action == "weaken":
+        if editing.editor is not None and self.what.action == "weaken":
             strength_of(editing.editor)
         state, self._loaded = self._loaded, None
         if self.another is not None:
@@ -154,7 +147,9 @@ class EditGuard(EditCallback):
             )
 
         def make() -> None:  # nothing is sent to the other ranks: only rank zero stands at the gate
-            self._gate.probes = self._gate.probes or self._make_probes(trainer, pl_module, editing, lm)
+            layers = editing.session.layers or [site.layer for site in lm.sites]
+            known = self._gate.probes or self.what.make_probes(trainer, pl_module, lm, layers, self._probes)
+            self._gate.probes = known
 
         on_rank_zero(trainer, make)
 
@@ -205,35 +200,6 @@ class EditGuard(EditCallback):
             raise StateError("the checkpoint has an editor for refused requests or has none; give it as before.")
         self._loaded = state_dict
 
-    # -- probes ----------------------------------------------------------------------------------------------------
-
-    def _make_probes(
-        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", editing: ContinualEdit, lm: LanguageModel
-    ) -> dict[str, GuardProbe]:
-        """Everything that has a budget, on rank zero."""
-        found: dict[str, GuardProbe] = {}
-        for name in dict.fromkeys([*self.budgets, *self.total_budgets]):
-            if name in self.measures:
-                found[name] = NumberProbe(self.measures[name], name)
-            elif name == "locality":
-                found[name] = LocalityProbe(self.locality_budget, self.locality_each, self.options, self.seed)
-            elif name == "loss":
-                found[name] = LossProbe([] if name in self._probes else self._batches(trainer, pl_module, lm))
-            else:
-                layers = editing.session.layers or [site.layer for site in lm.sites]
-                found[name] = RateProbe([] if name in self._probes else self._batches(trainer, pl_module, lm), layers)
-            if name in self._probes:
-                found[name].load_state_dict(self._probes[name])
-        for probe in found.values():
-            if isinstance(probe, RateProbe):
-                probe.measure_reference(lm)
-        return found
-
-    def _batches(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", lm: LanguageModel) -> list[Batch]:
-        """Held-out text as tokens."""
-        sizes = (self.tokens, self.max_length, self.batch_size)
-        return collect_batches(trainer, pl_module, lm, self.texts, *sizes, "tokens")
-
     # -- the other editor ------------------------------------------------------------------------------------------
 
     def _take_up(self, another: Editor, first: Editor | None, lm: LanguageModel) -> None:
@@ -260,18 +226,3 @@ class EditGuard(EditCallback):
         if editing is None:
             raise StrategyError("EditGuard found no ContinualEdit among the callbacks; expected one to guard.")
         return editing, editing.find_language_model(trainer, pl_module)
-
-    def _check(self) -> None:
-        """Refuse what makes no sense before anything is computed."""
-        known = [*KNOWN, *self.measures]
-        unknown = sorted({*self.budgets, *self.total_budgets} - set(known))
-        if unknown:
-            raise StrategyError(f"found budgets for {', '.join(unknown)}; expected some of {', '.join(known)}")
-        if unused := sorted(set(self.measures) - {*self.budgets, *self.total_budgets}):
-            raise StrategyError(f"found no budget for {', '.join(unused)}; expected one for each of measures")
-        if taken := sorted(set(self.measures) & set(KNOWN)):
-            raise StrategyError(f"found {', '.join(taken)} in measures; expected names other than {', '.join(KNOWN)}")
-        if self.action not in get_args(Action):
-            raise StrategyError(f"found action={self.action!r}; expected one of {', '.join(get_args(Action))}")
-        if not all(0 < strength < 1 for strength in self.strengths):
-            raise StrategyError(f"found strengths={self.strengths}; expected shares above 0 and below 1")

@@ -22,6 +22,7 @@ from lightning_edit.geometry.relative_change import summarise
 from lightning_edit.geometry.spectrum import Spectrum
 from lightning_edit.judge import exact_match
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.sites import Layer
 from lightning_edit.requests import EditRequest, normalise
 
 Measure = Callable[[LanguageModel], float]
@@ -194,7 +195,7 @@ class RateProbe:
 
     says = "the median relative change rate"
 
-    def __init__(self, batches: Sequence[Batch], layers: Sequence[int]) -> None:
+    def __init__(self, batches: Sequence[Batch], layers: Sequence[Layer]) -> None:
         self.batches, self.layers = list(batches), list(layers)
         self.spectra: dict[str, Spectrum] = {}
         self._standard: list[dict[str, Tensor]] = []
