@@ -22,9 +22,10 @@ def draw_held(rows: Sequence[Row], folder: Path) -> Path | None:
         rows: Rows of any benchmarks.
         folder: Where to.
     """
-    held = [row for row in rows if row.benchmark == "held"]
-    if not held:
+    every = [row for row in rows if row.benchmark == "held"]
+    if not every:
         return None
+    held, kept = ([row for row in every if bool(row.details["kept"]) == left_behind] for left_behind in (False, True))
     figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     at = [float(row.details["held"]) for row in held]
@@ -34,6 +35,12 @@ def draw_held(rows: Sequence[Row], folder: Path) -> Path | None:
         places = [x for x, _ in part]
         left.plot(places, [row.seconds for _, row in part], color=COLOURS[0], marker=marker, label=label)
         right.plot(places, [float(row.details["error"]) for _, row in part], color=COLOURS[0], marker=marker)
+    label = "factor of the columns, if it were kept"
+    places = [float(row.details["held"]) for row in kept]
+    left.plot(
+        places, [row.seconds for row in kept], color=COLOURS[0], linestyle="--", marker="o", mfc="white", label=label
+    )
+    right.set_ylim(1e-16, 1e-9)
     _finish(left, "seconds of a commit", float(held[0].details["half"]))
     _finish(right, "distance from the dense update, relative", float(held[0].details["half"]))
     left.legend(fontsize=8)

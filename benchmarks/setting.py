@@ -89,6 +89,7 @@ class Sizes:
         memory_batch: Columns that a step brings.
         held_shape: d and n of a small site that holds more and more.
         held: How many columns it holds.
+        held_gram: Up to how many the factor of the columns is timed where the ledger has left it.
         device: Where the step of `device` runs.
         device_shape: Its model.
         device_columns: Its edits.
@@ -135,6 +136,7 @@ class Sizes:
     device_columns: int = 100
     device_at_once: int = 25
     device_held: int = 1000
+    held_gram: int = 5000
     batch: int = 4
     length: int = 128
     train_steps: int = 16
@@ -173,6 +175,7 @@ TINY = Sizes(
     memory_batch=2,
     held_shape=(4, 16),
     held=(4, 8, 12, 40),
+    held_gram=12,
     device_shape=Shape("tiny Llama", "llama", 24, 48, 3, 4, 2, 320, (0, 1)),
     device_columns=4,
     device_at_once=2,

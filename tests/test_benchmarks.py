@@ -17,7 +17,7 @@ AIMS = {
     "covariance": [None, None],
     "ledger": [None, None],
     "solves": [1 / 50, None, 1 / 10, None, None, None, None, None, 1 / 10],
-    "held": [None] * 4,
+    "held": [None] * 6,
     "memory": [AIM / KEPT] * 2 + [None] * 3,
     "device": [1 / 10, 1 / 40, 1 / 5, None, 1.0, None],
     "training": [1.01, 1.03, 1.03, None, None],
