@@ -118,12 +118,13 @@ class EventArena:
         self._know(groups)
         before = self._latency(groups[0])
         start, notes, outcomes, costs = _Start(editor, self.lm), list[str](), list[Outcome](), dict[str, float]()
-        seconds, refused = 0.0, 0
+        seconds, cpu_seconds, refused = 0.0, 0.0, 0
         for group in groups:
             try:
                 for event in group:
-                    taken, trouble = _tell(editor, self.lm, event)
-                    seconds, refused, notes = seconds + taken, refused + bool(trouble), [*notes, *trouble]
+                    taken, cpu, trouble = _tell(editor, self.lm, event)
+                    seconds, cpu_seconds, refused = seconds + taken, cpu_seconds + cpu, refused + bool(trouble)
+                    notes += trouble
                 costs = costs or self._costs(editor, group, before)
                 outcomes += self._ask(group)
             finally:
@@ -131,7 +132,7 @@ class EventArena:
         edits = sum(len(event.requests) for group in groups for event in group)
         row: dict[str, Scalar] = {"aligned": editor.aligned, **self._counts(load), "edits": edits // load.groups}
         row |= score_events(outcomes, _edits(event for group in groups for event in self.measuring.asked(group)))
-        cost = {"seconds_per_event": seconds / load.total, "seconds_per_edit": seconds / edits}
+        cost = {"seconds_per_event": seconds / load.total, "cpu_seconds_per_event": cpu_seconds / load.total}
         return row | cost | costs | {"refused_events": refused}, notes
 
     def unedited(self, load: EventLoad) -> dict[str, Scalar]:
@@ -205,16 +206,19 @@ class _Start:
         self._editor.attach(self._lm)
 
 
-def _tell(editor: Editor, lm: LanguageModel, event: EventEdits) -> tuple[float, list[str]]:
-    """Make an event's edits; the seconds they took. What the editor refuses has changed nothing and counts as told."""
-    begin, trouble = time.perf_counter(), list[str]()
+def _tell(editor: Editor, lm: LanguageModel, event: EventEdits) -> tuple[float, float, list[str]]:
+    """Make an event's edits; the seconds they took by the clock and on the processor, and why they were refused.
+
+    What an editor refuses has changed nothing and counts as told.
+    """
+    begin, cpu, trouble = time.perf_counter(), time.process_time(), list[str]()
     try:
         editor.edit(lm, event.requests)
     except EditError as error:
         if not editor.prepared:
             raise
         trouble.append(f"{event.id} was refused: {error}")
-    return time.perf_counter() - begin, trouble
+    return time.perf_counter() - begin, time.process_time() - cpu, trouble
 
 
 def _edits(events: Iterable[EventEdits]) -> list[EditRequest]:
