@@ -15,11 +15,8 @@ from lightning_edit.reasoning.harness_model import HarnessModel
 from tests.reasoning.oracle import TASKS, oracle, write_all
 from tests.reasoning.published import ANSWERS, FILES, HUB, LOCAL
 
-SCORES = ("gsm8k", "math500", "aime24", "amc", "olympiadbench", "arc_challenge", "mmlu_pro")
-REAL = [
-    *SCORES,
-    *("sst2", "cola", "mrpc", "rte", "nli", "mmlu", "rte_likelihood", "arc_challenge_likelihood", "mmlu_likelihood"),
-]
+ON_FIXTURES_ALONE = ("gpqa_diamond", "aime25")
+REAL = [name for name in TASKS if not name.startswith(ON_FIXTURES_ALONE)]
 
 
 def run(harness: Harness, name: str, tokenizer: Any, shuffled: bool = False) -> Any:
@@ -167,5 +164,10 @@ def test_the_real_files_are_read_and_marked(name: str, shared_data: Path) -> Non
 
     tokenizer = AutoTokenizer.from_pretrained(shared_data / "lm" / "gpt2_tokenizer")
     harness = Harness([name], limit=24, data_dir=shared_data)
-    assert run(harness, name, tokenizer).score == 1.0
+    right = 0.95 if name.endswith("_likelihood") else 1.0  # an answer that begins with another choice is no likelier
+    assert right <= run(harness, name, tokenizer).score <= 1.0
     assert run(harness, name, tokenizer, shuffled=True).score <= 0.05
+
+
+def test_what_is_left_out_of_a_real_file(shared_data: Path) -> None:
+    assert Harness(["cola"], data_dir=shared_data).count("cola") == 644 - 6  # three sentences, twice each
