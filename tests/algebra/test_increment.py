@@ -70,6 +70,20 @@ def test_nothing_changed_is_no_step():
     assert ledger.increment(ledger.snapshot(), weight).shape == toy.base.shape
 
 
+@pytest.mark.parametrize("what", ["keys", "values"])
+def test_columns_that_change_where_they_stand_are_seen(what):
+    toy = make_toy(count=8)
+    ledger = SiteLedger(toy.base, make_prior("covariance", toy.moment)[0])
+    ledger.append(*toy.part([0, 1, 2, 3, 4]))
+    before, weight = ledger.snapshot(), ledger.solution()
+    other = {"keys": toy.keys[:, [2]], "values": toy.values[:, [2]]}
+    other[what] = other[what] + 0.1
+    ledger.replace(["c2"], other["keys"], other["values"])
+    ledger.append(*toy.part([5, 6]))
+    found = weight + ledger.increment(before, weight)
+    assert reference.relative(found - toy.base, ledger.solution() - toy.base) < 1e-9
+
+
 def test_without_noise_columns_can_come_but_not_go():
     toy = make_toy(count=6)
     ledger = SiteLedger(toy.base, make_prior("covariance", toy.moment)[0], noise=0.0)

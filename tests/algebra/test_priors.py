@@ -36,6 +36,7 @@ def test_every_operation_is_that_of_the_dense_matrix(kind, cond):
     assert reference.relative(half.T @ half, toy.keys.T @ expected @ toy.keys) < 1e-9
     assert reference.relative(prior.lift(half), expected @ toy.keys) < 1e-9
     assert reference.relative(prior.apply(toy.keys), expected @ toy.keys) < 1e-9
+    assert prior.lift_factor is None or reference.relative(half * prior.lift_factor, expected @ toy.keys) < 1e-9
     assert reference.relative(prior.project(toy.keys), inside @ toy.keys) < 1e-12
     assert reference.relative(prior.inverse_apply(prior.apply(toy.keys)), inside @ toy.keys) < 1e-9
     assert reference.relative(prior.inverse_apply(toy.keys), inside @ penalty @ inside @ toy.keys) < 1e-12
