@@ -75,6 +75,9 @@ def leaderboard(
             f"found loads of {[load.edits for load in plans]} edits and editors {', '.join(editors)}; expected "
             f"different loads, and no editor with the label {UNEDITED}."
         )
+    for file in (corpus, statistics):
+        if file is not None and not Path(file).is_file():
+            raise EditError(f"found no file {file}, which key statistics should come from; expected it, or another.")
     entries = [Entry.read(label, options, shared or {}) for label, options in editors.items()]
     lessons = mend or MENDPlan()
     trained, trouble = None, ""

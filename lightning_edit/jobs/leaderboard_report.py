@@ -14,7 +14,7 @@ from lightning_edit.runner.results import Curve, ReportTable, RunResult, Scalar
 
 NUMBERS = ("layers", "layer", "steps", "lr", "rank", "stop_loss", "ratio", "radius", "prior_weight", "batch_size")
 """Settings that the table of settings shows, where an editor has them."""
-ONCE = ("editor", "aligned")
+ONCE = ("editor", "aligned", "edits")
 
 
 def make_results(
@@ -23,7 +23,7 @@ def make_results(
     """A result for the unedited model and for each editor; tables and remarks on the whole stand with the first.
 
     A row has the numbers of the largest finished load by their own names, and those of the smallest with `single_`
-    before them.
+    before them, or `smallest_` where that is more than one edit.
 
     Args:
         entries: The editors.
@@ -80,7 +80,8 @@ def _result(label: str, cells: Sequence[Cell]) -> RunResult:
         small, large = good[0], good[-1]
         result.row = dict(large.row)
         if small.edits < large.edits:
-            result.row |= {f"single_{key}": value for key, value in small.row.items() if key not in (*ONCE, "edits")}
+            prefix = "single_" if small.edits == 1 else "smallest_"
+            result.row |= {f"{prefix}{key}": value for key, value in small.row.items() if key not in ONCE}
     for cell in good if label != UNEDITED else ():
         for key, value in {**cell.row, "count": cell.edits}.items():
             if isinstance(value, int | float) and not isinstance(value, bool) and key != "edits":
@@ -104,13 +105,16 @@ def _worth_saying(notes: Sequence[str], most: int = 3) -> list[str]:
 
 
 def _numbers(cell: Cell) -> str:
-    """The settings of a cell on one line: what a recipe said, then what presets gave."""
+    """The settings of a cell on one line: what presets gave, and over it what the recipe said."""
     editor = cell.settings["editor"]
-    options = {key: value for key, value in editor["options"].items() if key not in ("editor", "memory")}
-    given = editor.get("resolved") or {}
+    options, given = dict(editor["options"]), editor.get("resolved") or {}
+    if editor["name"] == "hybrid":
+        both = {**(options.get("editor_options") or {}), **(options.get("memory") or {})}
+        options, given = {"on": options.get("editor", "memit"), **both}, given.get("editor") or {}
     chosen = {**(given.get("preset") or {}), **(given.get("settings") or {}), "layers": given.get("layers")}
     shown = {key: chosen[key] for key in NUMBERS if chosen.get(key) not in (None, [], ())}
-    return ", ".join(f"{key} {_short(value)}" for key, value in {**shown, **options}.items())
+    plain = {key: value for key, value in {**shown, **options}.items() if not isinstance(value, dict)}
+    return ", ".join(f"{key} {_short(value)}" for key, value in plain.items())
 
 
 def _short(value: object) -> str:

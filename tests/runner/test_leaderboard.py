@@ -174,7 +174,7 @@ def test_the_papers_editors_run_on_a_folder_and_a_file(
         weights = own.setdefault("editor_options", {}) if options["editor"] == "hybrid" else own
         if own["editor"] not in ("mend", "scr", "ice"):
             weights["steps"] = 2
-    more = ["--loads", json.dumps([{"edits": 1}, {"edits": 2}])]
+    more = ["--loads", json.dumps([{"edits": 1}, {"edits": 2}]), "--corpus", "null"]
     asked = {"answers": {"chat": False, "max_new_tokens": 3}}  # the tiny model has no chat
     assert run(tmp_path, model_folder, request_file, editors, *more, recipe=recipe, **asked) == 0
     rows = rows_of(tmp_path)
@@ -227,6 +227,9 @@ def test_what_the_job_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for more in (["--loads", twice], ["--editors", '{"unedited": {"editor": "memit"}}']):
         assert main(["run", "leaderboard", "--output", str(tmp_path), *more]) == 1
         assert "different loads, and no editor with the label unedited" in capsys.readouterr().err
+    assert main(["run", "leaderboard_paper", "--output", str(tmp_path)]) == 1  # before anything is trained
+    assert "found no file wikipedia.jsonl" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
     with pytest.raises(EditError, match="at least one edit"):
         Load(0)
 
