@@ -30,6 +30,7 @@ from lightning_edit.geometry.correlation import Correlation
 from lightning_edit.geometry.probe import GeometryProbe
 from lightning_edit.geometry.relative_change import Aggregation
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.sites import Layer
 from lightning_edit.requests import EditRequest
 
 VERSION = 2
@@ -51,7 +52,7 @@ class GeometryMonitor(EditCallback):
     edited layer a copy of its first weight.
 
     Args:
-        layers: Layers to measure; None takes those that `ContinualEdit` edits, or all of them.
+        layers: Layers to measure, by number or path; None takes those that `ContinualEdit` edits, or all of them.
         parts: Places in each layer: the output projection's `output`, its `input`, and the outputs of the projections
             that lead `up` to it.
         at_counts: Measure as soon as so many edits have been made, for each number in the list; `all` among them as for
@@ -77,7 +78,7 @@ class GeometryMonitor(EditCallback):
 
     def __init__(
         self,
-        layers: list[int] | None = None,
+        layers: list[Layer] | None = None,
         parts: list[Part] | None = None,
         at_counts: list[int | Literal["all"]] | None = None,
         every_n_commits: int | None = None,

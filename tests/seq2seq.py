@@ -40,6 +40,7 @@ def tiny_t5(version: str = "t5", seed: int = 0, dtype: torch.dtype = torch.float
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
+        model.decoder.final_layer_norm.weight.data.mul_(4)
         for stack in (model.encoder, model.decoder):  # heard by what comes after it
             for block in stack.block:
                 block.layer[-1].DenseReluDense.wo.weight.data.mul_(3)

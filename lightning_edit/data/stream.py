@@ -121,7 +121,7 @@ class EditStream(pl.LightningDataModule):
         length = min(self.max_length, self._context() or self.max_length)
         rows = token_rows(read_texts(source), self.tokenizer, length, self.pack)
         lm = getattr(self._module(), "language_model", None)
-        return rows if lm is None else lm.layout.training_rows(lm, rows)  # type: ignore[no-any-return]
+        return rows if lm is None else lm.layout.training_rows(lm, rows)
 
     def _resolve_tokenizer(self) -> Any:
         """The tokenizer that was given, or the module's."""

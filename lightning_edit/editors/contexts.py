@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_edit.decoding import sample
 from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel
 
@@ -53,6 +54,10 @@ def sample_contexts(lm: LanguageModel, count: int, seed: int, length: int = 10, 
         length: Tokens of each text.
         top_k: Choose among the most likely tokens.
     """
+    if lm.layout.separate:  # its answers are short texts already
+        beginnings = [_SEEDS[i % len(_SEEDS)] for i in range(count)]
+        written = sample(lm, beginnings, length, top_k, seed)
+        return tuple(" ".join(text.split()).rstrip(".") + ". " for text in written)
     generator = torch.Generator().manual_seed(seed)
     texts = []
     with lm.borrow():

@@ -131,8 +131,8 @@ def find_settings(
         near = nearest_sheet(shape_of(lm), lm.model.config.get_text_config().model_type)
         if near.name not in known:
             raise EditError(
-                f"{editor} has settings of decoder-only models alone, and {type(lm.model).__name__} is an "
-                f"encoder-decoder; expected another editor, such as {', '.join(_like(near.name))}."
+                f"nobody publishes settings of {editor} for an encoder-decoder such as {type(lm.model).__name__}; "
+                "expected another model's and a layer: preset='gpt2-xl', layer='encoder.block.3'."
             )
         found = known[near.name]
         depth = same_depth(lm, near, found.layer)
@@ -150,11 +150,6 @@ def find_settings(
     lm.site(settings.layer)
     assert isinstance(settings, kind)
     return settings
-
-
-def _like(name: str) -> list[str]:
-    """Editors that have settings of a preset."""
-    return [editor for editor, known in forward_presets().items() if name in known]
 
 
 @cache

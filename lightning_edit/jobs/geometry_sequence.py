@@ -105,8 +105,8 @@ def relative_change(
         results[-1].notes += part.notes
     for point in stage.points:
         results[0].files[point.name] = _draw_rates(output / f"rates-{point.name}.png", point.name, played)
-    edited = {str(layer) for part in played.values() for layer in part.layers}
-    top = [point.name for point in stage.points if point.name.removeprefix("layer") in edited][-1:]
+    edited = {place for part in played.values() for place in part.places}
+    top = [point.name for point in stage.points if point.name in edited][-1:]
     results[0].files["growth"] = draw_growth(output / "growth.png", [result.row for result in results], *top)
     return results
 

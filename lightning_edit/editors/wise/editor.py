@@ -25,6 +25,7 @@ from lightning_edit.editors.wise.teaching import Trial
 from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.prompt_scope import Window
+from lightning_edit.model.sites import Layer
 from lightning_edit.requests import EditRequest, check_batch
 
 
@@ -39,7 +40,8 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
     back whole commits, last ones first, and only the last `undo_depth` of them; all else is an `EditError`.
 
     Args:
-        layer: The block; None takes the preset's, as for all settings down to `chat`. See `WiseSettings` for them.
+        layer: The block, by number or path; None takes the preset's, as for all settings down to `chat`. See
+            `WiseSettings` for them.
         lr: Learning rate.
         steps: Gradient steps for one request at most.
         alpha: Bound on the activation difference of an unrelated text.
@@ -71,7 +73,7 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
 
     def __init__(
         self,
-        layer: int | None = None,
+        layer: Layer | None = None,
         lr: float | None = None,
         steps: int | None = None,
         alpha: float | None = None,

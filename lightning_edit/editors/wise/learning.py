@@ -18,7 +18,6 @@ from lightning_edit.editors.report import EditReport
 from lightning_edit.editors.wise.book import SideBook
 from lightning_edit.editors.wise.side import Side
 from lightning_edit.editors.wise.teaching import Trying, shard_mask, teach
-from lightning_edit.model.encoding import tokenize
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.weights import read_weight
 from lightning_edit.requests import EditRequest
@@ -39,7 +38,8 @@ def settle_texts(
         seed: Seed of what is sampled.
     """
     if book.contexts is None:
-        wanted = choose_preset(lm).contexts if contexts is None else contexts
+        own = contexts is None and not lm.layout.separate  # an encoder-decoder's preset says nothing of texts
+        wanted = choose_preset(lm).contexts if own else contexts
         book = replace(book, contexts=resolve_contexts(lm, wanted, seed))
     if not book.texts:
         sampled = texts or resolve_contexts(lm, SAMPLED, seed + 1, LENGTH)
@@ -90,7 +90,7 @@ class Pupil:
         """The side memories after one more request."""
         lm, texts, count = self.lm, self.book.texts, self.settings.unrelated
         chosen = [texts[(side.edits * count + index) % len(texts)] for index in range(count)]
-        unrelated = [PromptRow(tuple(ids)) for ids, _ in tokenize(lm.tokenizer, chosen)]
+        unrelated = [PromptRow(tuple(ids)) for ids in lm.layout.read_prompts(lm, chosen)]
         main = read_weight(lm.projection(self.settings.layer)).to(side.current.task.dtype)
         task = side.current.task.to(main.device)
         mask = shard_mask(task, self.settings.density, side.shard, self.seed)

@@ -30,7 +30,7 @@ def activation_of(model: Any) -> Activation:
         model: A transformers model.
     """
     config = model.config.get_text_config()
-    for name in ("hidden_activation", "hidden_act", "activation_function"):
+    for name in ("hidden_activation", "hidden_act", "activation_function", "dense_act_fn"):
         if (found := getattr(config, name, None)) is not None:
             function: Activation = ACT2FN[found]
             return function
