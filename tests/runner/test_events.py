@@ -19,6 +19,7 @@ from lightning_edit.jobs.events import events
 from lightning_edit.jobs.events_arena import EventArena, EventLoad, EventMeasuring
 from lightning_edit.jobs.events_convert import convert_events
 from lightning_edit.jobs.events_stream import draw_events
+from lightning_edit.jobs.inputs import gather_moments
 from lightning_edit.jobs.leaderboard_board import mark
 from lightning_edit.jobs.leaderboard_entries import Entry
 from lightning_edit.jobs.stage import load_model
@@ -122,6 +123,35 @@ def test_text_memories_are_told_the_text_and_others_the_pairs(model_folder: Path
     assert [asked for _, asked in seen] == [prompts[:1], prompts[:2], prompts[2:3], prompts[2:]]
     assert not editor.sentences
     assert torch.equal(mark(arena.lm), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("memit", {**STRONG, "aligned": False, "steps": 3}),
+        ("ft_l", {"layers": [1], "steps": 3}),
+        ("lora", {"layers": [1], "steps": 3, "rank": 2}),
+        ("grace", {"layer": 1, "steps": 3}),
+        ("wise", {"layer": 1, "steps": 2, "texts": ["The river is long.", "A city by the sea."]}),
+        ("hybrid", {"editor": "ft_m", "editor_options": {"layers": [1], "steps": 3}, "memory": {"templates": SMALL}}),
+    ],
+)
+def test_every_group_starts_from_the_clean_model(
+    name: str, options: dict[str, Any], model_folder: Path, elken: Path
+) -> None:
+    lm = load_model(str(model_folder), "float32", "cpu")
+    arena = EventArena(lm, draw_events(str(elken), 4).events, EventMeasuring())
+    before, editor = mark(lm), Entry.read("it", {"editor": name, "options": options}, {}).declared.build()
+    moments = gather_moments(lm, str(elken), [1], list(arena.events[0].requests), None, None, 400)
+    editor.prepare(lm, statistics=moments if editor.needs_statistics else None)
+    rows = [arena.play(editor, EventLoad(2, 2))[0] for _ in range(2)]
+    timed = ("seconds_per_event", "cpu_seconds_per_event")
+    first, again = ({key: value for key, value in row.items() if key not in timed} for row in rows)
+    assert first == again
+    assert first["refused_events"] == 0
+    assert not editor.requests
+    editor.detach(lm)
+    assert torch.equal(mark(lm), before)
 
 
 def test_finished_cells_are_not_played_again(
