@@ -64,7 +64,7 @@ def geometry_compare(
     families: dict[str, list[RunResult]] = {}
     for result in results:
         families.setdefault(result.label.partition("/")[0], []).append(result)
-    picture = _draw(output / "frontier.png", families)
+    picture = draw_frontier(output / "frontier.png", families)
     level = common_reliability(families)
     if level is not None:
         results += [RunResult(f"{name} at equal reliability", at_level(rows, level)) for name, rows in families.items()]
@@ -131,16 +131,31 @@ def _result(label: str, part: Played, aggregation: str) -> RunResult:
     return result
 
 
-def _draw(path: Path, families: Mapping[str, Sequence[RunResult]]) -> Path:
-    """Locality and rates against reliability, one line an editor."""
+SHOWN = {
+    "generalization": "generalization",
+    "locality": "locality",
+    "R_median": "median $R_k$",
+    "R_q95": "95th percentile of $R_k$",
+}
+"""What the figure shows over reliability."""
+
+
+def draw_frontier(path: Path, families: Mapping[str, Sequence[RunResult]]) -> Path:
+    """What each setting costs over what it achieves, one line an editor.
+
+    Args:
+        path: The PNG file.
+        families: Results by editor.
+    """
     panels: dict[str, list[Line]] = {}
-    for key in ("locality", "generalization", "R_median"):
-        panels[key.replace("R_median", "median $R_k$")] = [
+    for key, title in SHOWN.items():
+        panels[title] = [
             Line(name, *_sorted([(float(r.row["reliability"]), float(r.row[key])) for r in rows]), marks=True)
             for name, rows in families.items()
             if all(key in result.row for result in rows)
         ]
-    return draw_panels(path, panels, Axis("reliability"), Axis("share, or median $R_k$"), "What each setting buys")
+    title = "What each setting costs, over the reliability it reaches"
+    return draw_panels(path, panels, Axis("reliability"), Axis(""), title, alike=False)
 
 
 def _sorted(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

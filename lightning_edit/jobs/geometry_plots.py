@@ -58,6 +58,7 @@ def draw_panels(
     title: str = "",
     mark: float | None = None,
     shades: bool = False,
+    alike: bool = True,
 ) -> Path:
     """Draw panels side by side.
 
@@ -69,6 +70,7 @@ def draw_panels(
         title: Title of the figure.
         mark: A value of y to mark by a dashed line.
         shades: Colours from light to dark, for labels that have an order, instead of distinct ones.
+        alike: Whether all panels have the y axis of the first; where not, their titles say what they show.
     """
     figure = Figure(figsize=(1.2 + 3.6 * len(panels), 4.0), dpi=110, layout="constrained")
     if title:
@@ -76,7 +78,7 @@ def draw_panels(
     labels = list(dict.fromkeys(line.label for lines in panels.values() for line in lines if not line.control))
     handles = {}
     for axes, (name, lines) in zip(
-        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
+        figure.subplots(1, len(panels), sharey=alike, squeeze=False)[0], panels.items(), strict=True
     ):
         for line in lines:
             points = [

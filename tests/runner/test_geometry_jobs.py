@@ -186,6 +186,23 @@ def test_editors_are_compared_at_equal_reliability(
         assert weak["R_median"] <= level["R_median"] <= strong["R_median"]
 
 
+def test_editors_that_share_targets_do_what_they_do_alone(
+    model_folder: Path, reading: Reading, request_file: Path, tmp_path: Path
+) -> None:
+    editors = {"memit": {**MEMIT}, "sensitivity": {**MEMIT, "editor": "sensitivity_aware"}}
+    edits = Edits(editors, {"targets": "base"}, str(request_file), "first", tokens=600)
+    found = []
+    for share in (False, True):
+        played = geometry_compare(
+            tmp_path, edits, [3], str(model_folder), reading, edits_per_commit=3, share_targets=share
+        )
+        found.append(rows(played))
+    assert found[0] == found[1]
+    live = Edits(editors, requests=str(request_file), choice="first", tokens=600)
+    with pytest.raises(EditError, match="live targets depend on earlier edits"):
+        geometry_compare(tmp_path, live, [3], str(model_folder), reading, share_targets=True)
+
+
 def test_interpolation_between_settings() -> None:
     def result(reliability: float, locality: float) -> RunResult:
         return RunResult("", {"editor": "e", "edits": 4, "reliability": reliability, "locality": locality})
