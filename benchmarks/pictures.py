@@ -26,7 +26,7 @@ def draw_held(rows: Sequence[Row], folder: Path) -> Path | None:
     if not every:
         return None
     held, kept = ([row for row in every if bool(row.details["kept"]) == left_behind] for left_behind in (False, True))
-    figure = Figure(figsize=(8.5, 3.6), layout="constrained")
+    figure = Figure(figsize=(8.5, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     at = [float(row.details["held"]) for row in held]
     left.plot(at, [row.against_seconds for row in held], color=COLOURS[1], marker="^", label="dense solve")
@@ -43,7 +43,7 @@ def draw_held(rows: Sequence[Row], folder: Path) -> Path | None:
     right.set_ylim(1e-16, 1e-9)
     _finish(left, "seconds of a commit", float(held[0].details["half"]))
     _finish(right, "distance from the dense update, relative", float(held[0].details["half"]))
-    left.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     path = folder / "held.png"
     figure.savefig(path, dpi=130)
     return path

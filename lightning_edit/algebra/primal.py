@@ -1,6 +1,6 @@
 """The ledger's equations in primal form: one n x n factor, however many columns there are.
 
-Knows keys and a prior; cheaper than the Gram form past N ≈ n/2 columns, and better conditioned there. Refuses noise 0,
+Knows keys and a prior; smaller than the Gram form past N ≈ n/2 columns, and better conditioned there. Refuses noise 0,
 where C is undefined. Immutable, like the Gram form.
 """
 

@@ -97,7 +97,10 @@ class Snapshot:
 
 
 def prefers_primal(noise: float, size: int, count: int) -> bool:
-    """Whether one n x n factor is cheaper than an N x N one that must keep growing: past N = n / 2.
+    """Whether one n x n factor takes the place of an N x N one that grows: past N = n / 2.
+
+    The small one stays faster up to N = 2 n or so, but loses digits on the way: for a moment of condition 1e12 and a
+    prior weight of 1e-3 the update at N = n is off by 2e-5 relative, in primal form by less than 1e-7.
 
     Args:
         noise: s; with 0 there is no primal form.
