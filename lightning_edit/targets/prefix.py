@@ -7,6 +7,7 @@ file knows tokens and caches; it knows no offset and no loss.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,15 +110,12 @@ def _extend(lm: LanguageModel, cache: DynamicCache, pieces: Sequence[Tokens], be
 
 def _move(cache: DynamicCache, rows: Sequence[int], lengths: Sequence[int], begins: Sequence[int], width: int) -> None:
     """Rows of a plain cache, of each so many tokens from a begin on, moved to the right end of a width."""
-    states = [(layer, layer.keys, layer.values) for layer in cache.layers]
-    device = next(keys.device for _, keys, _ in states if keys is not None)
+    device = _layers(cache)[0].keys.device
     number, length, begin = (torch.tensor(part, device=device) for part in (rows, lengths, begins))
     place = torch.arange(width, device=device) - (width - length)[:, None]  # (r, w), negative in the padding
     source = torch.where(place < 0, -1, place + begin[:, None])
-    for layer, keys, values in states:
-        assert keys is not None  # a layer that has seen tokens
-        assert values is not None
-        layer.keys, layer.values = _take(keys[number], source), _take(values[number], source)
+    for layer in _layers(cache):
+        layer.keys, layer.values = _take(layer.keys[number], source), _take(layer.values[number], source)
 
 
 def _take(states: Tensor, source: Tensor) -> Tensor:
@@ -126,7 +124,12 @@ def _take(states: Tensor, source: Tensor) -> Tensor:
     return states.gather(2, index) * (source >= 0)[:, None, :, None].to(states.device)
 
 
+def _layers(cache: DynamicCache) -> list[Any]:
+    """The parts of a cache that are of the plain kind and have seen tokens; their keys and values are tensors."""
+    return [layer for layer in cache.layers if type(layer) is DynamicLayer and layer.keys is not None]
+
+
 def _is_plain(cache: DynamicCache, blocks: int, width: int) -> bool:
     """Whether every block has filled a cache of the plain kind."""
-    plain = [layer for layer in cache.layers if type(layer) is DynamicLayer and layer.get_seq_length() == width]
+    plain = [layer for layer in _layers(cache) if layer.get_seq_length() == width]
     return len(cache.layers) == len(plain) == blocks
