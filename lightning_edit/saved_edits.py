@@ -91,7 +91,7 @@ def load_edits(
             "the same class. Leave editor out, or make one like it."
         )
     given = module is not None
-    module = module or _aligned(EditableModule.from_pretrained(folder, **{"dtype": document["dtype"], **options}))
+    module = module or _aligned(EditableModule.from_pretrained(Path(folder), **{"dtype": document["dtype"], **options}))
     editor = editor or make_editor(described)
     editor.load_state_dict(state)
     editor.attach(module)

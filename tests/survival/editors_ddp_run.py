@@ -27,7 +27,7 @@ SIDE = {"layer": 1, "lr": 1.0, "steps": 4, "alpha": 0.2, "beta": 1.5, "gamma": 1
 WORDS = {"style": "base", "select": "{facts} ? {question} :", "answer": "{fact} {prompt}"}
 TEXTS = {"top_k": 1, "max_new_tokens": 16, "templates": WORDS}
 EDITORS: dict[str, tuple[str, dict[str, Any]]] = {
-    "memit": ("memit", QUICK),
+    "memit": ("memit", {**QUICK, "stale_loss": -10.0}),  # a refresh optimises all targets again
     "ft_l": ("ft_l", {"layers": [1], "steps": 3, "norm_constraint": 0.1}),
     "lora": ("lora", ADAPTER),
     "mend": ("mend", {}),
@@ -54,6 +54,7 @@ def run(
         edits_per_commit=3,
         editor_options=given,
         statistics=folder / "statistics.safetensors",
+        refresh=True,
     )
     saver = SaveAt(folder / name.replace(" ", "_"), *(() if resume else (3,)))
     ckpt = folder / name.replace(" ", "_") / f"{resume}.ckpt" if resume else None
