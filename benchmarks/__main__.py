@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     sizes = replace(TINY if options.tiny else FULL, device=options.device)
     if options.model is not None:
         sizes = replace(sizes, shapes=tuple(shape for shape in sizes.shapes if shape.family == options.model))
+        if not sizes.shapes:
+            parser.error(f"no model {options.model} among those of this size")
     switches = [
         *options.names,
         f"--threads={options.threads}",

@@ -86,6 +86,14 @@ def test_a_model_for_a_gpu_is_not_made_on_the_cpu(capsys: pytest.CaptureFixture[
     assert "use --device cuda, or --tiny on the CPU" in capsys.readouterr().err
 
 
+def test_one_model_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = main(["keys", "--tiny", "--model", "gpt2", "--output", str(tmp_path)])
+    assert {row.way.split(",")[0] for row in rows} == {"tiny GPT-2"}
+    with pytest.raises(SystemExit):
+        main(["keys", "--tiny", "--model", "llama", "--output", str(tmp_path)])
+    assert "no model llama among those of this size" in capsys.readouterr().err
+
+
 def test_cpu_seconds_are_those_of_one_thread(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["ledger", "--tiny", "--clock", "cpu", "--threads", "2"])

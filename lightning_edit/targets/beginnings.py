@@ -3,8 +3,8 @@
 The prompts of many columns stand behind the same few contexts. This file knows tuples of tokens and nothing else.
 """
 
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 Tokens = tuple[int, ...]
 
@@ -25,10 +25,10 @@ def shared_beginnings(sequences: Sequence[Tokens]) -> tuple[list[Tokens], list[i
         >>> shared_beginnings([(1, 2, 3), (1, 2, 4), (5,)])
         ([(1, 2), ()], [0, 0, 1])
     """
-    common = Counter(ids[:length] for ids in sequences for length in range(1, len(ids) + 1))
+    sharing = _sharing(sequences)
     best: list[Tokens] = [()] * len(sequences)
     for sharers in SHARERS:
-        chosen = [_longest(ids, common, sharers) for ids in sequences]
+        chosen = [ids[: sum(n >= sharers for n in counts)] for ids, counts in zip(sequences, sharing, strict=True)]
         if _padded(sequences, chosen) < _padded(sequences, best):
             best = chosen
     heads = list(dict.fromkeys(best))
@@ -36,10 +36,28 @@ def shared_beginnings(sequences: Sequence[Tokens]) -> tuple[list[Tokens], list[i
     return heads, [place[head] for head in best]
 
 
-def _longest(ids: Tokens, common: Counter[Tokens], sharers: int) -> Tokens:
-    """The longest beginning that enough sequences have."""
-    lengths = (length for length in range(len(ids), 0, -1) if common[ids[:length]] >= sharers)
-    return ids[: next(lengths, 0)]
+@dataclass(slots=True)
+class _Node:
+    """A beginning in a tree of them: how many sequences have it, and the longer ones by their next token."""
+
+    count: int = 0
+    longer: dict[int, "_Node"] = field(default_factory=dict)
+
+
+def _sharing(sequences: Sequence[Tokens]) -> list[list[int]]:
+    """For each sequence and each of its lengths from 1, how many sequences begin with so many of its tokens.
+
+    The numbers of a sequence never rise.
+    """
+    root, paths = _Node(), []
+    for ids in sequences:
+        node, path = root, []
+        for token in ids:
+            node = node.longer.setdefault(token, _Node())
+            node.count += 1
+            path.append(node)
+        paths.append(path)
+    return [[node.count for node in path] for path in paths]
 
 
 def _padded(sequences: Sequence[Tokens], heads: Sequence[Tokens]) -> int:
