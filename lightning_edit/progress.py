@@ -8,7 +8,7 @@ clocks and bars; it does not know what the work is.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import rich.progress
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -125,6 +125,8 @@ class TqdmBar(Bar):
     def _draw(self) -> None:
         if self._line is None:
             self._line = tqdm(desc=self.description, leave=False, disable=None, dynamic_ncols=True, bar_format=LOOK)
+            if not self._line.disable:
+                self._line.start_t -= time.monotonic() - self._begin  # it tells the time since the work began
         self._line.total, self._line.n = self.total, self.count
         if not self._line.disable:
             self._line.update(0)
@@ -169,19 +171,44 @@ class RichBar(Bar):
             self._refresh()
 
 
-@contextmanager
-def watched(lm: "LanguageModel", progress: Progress) -> Iterator[None]:
-    """Tell somebody how far whatever is done with a model has come.
+@runtime_checkable
+class Worker(Protocol):
+    """What says how far it has come: a language model, a judge that asks another model.
 
-    Args:
-        lm: The language model.
+    Attributes:
         progress: Who is told.
     """
-    before, lm.progress = lm.progress, progress
+
+    progress: Progress
+
+
+@contextmanager
+def lent(worker: Worker, progress: Progress) -> Iterator[None]:
+    """Let a worker report to somebody for a while.
+
+    Args:
+        worker: The worker.
+        progress: Who is told.
+    """
+    before, worker.progress = worker.progress, progress
     try:
         yield
     finally:
-        lm.progress = before
+        worker.progress = before
+
+
+@contextmanager
+def watched(worker: Worker, progress: Progress) -> Iterator[None]:
+    """Let a worker report to somebody who listens to nothing else, and is told when it is over.
+
+    Args:
+        worker: The worker.
+        progress: Who is told.
+    """
+    try:
+        with lent(worker, progress):
+            yield
+    finally:
         progress.close()
 
 

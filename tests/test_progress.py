@@ -15,8 +15,11 @@ import lightning_edit.progress as progress_module
 from lightning_edit.callbacks import EditMonitor
 from lightning_edit.callbacks import bars as bars_module
 from lightning_edit.decoding import decode
+from lightning_edit.evaluation.answering import AnswerOptions, answer_greedy
 from lightning_edit.evaluation.cost import measure_latency
 from lightning_edit.evaluation.likelihood import score_continuations
+from lightning_edit.evaluation.questions import Question
+from lightning_edit.judges import LLMJudge
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.statistics import collect_statistics
 from lightning_edit.progress import Bar, Progress, RichBar, job_bar, show_progress, watched
@@ -24,6 +27,7 @@ from lightning_edit.reasoning.text_likelihood import score_texts
 from lightning_edit.targets.columns import Column, TargetOptions, TargetPrompt
 from lightning_edit.targets.optimize import optimize_targets
 from tests.callbacks.training import editing, fit, requests, stream, tiny_module
+from tests.judges.scribe import Scribe
 from tests.scripted import ScriptedLM
 
 
@@ -86,6 +90,20 @@ def test_statistics_count_tokens(tiny_lm: LanguageModel) -> None:
         with watched(tiny_lm, counter):
             found = collect_statistics(tiny_lm, PROMPTS * 4, [0], budget)
         assert counter.total == counter.count == found.tokens > 0
+
+
+def test_a_judge_that_asks_another_model_is_heard_of(tokenizer: Any) -> None:
+    asked = [Question("r", "reliability", prompt, ("Rome",)) for prompt in PROMPTS]
+    lm, judge, counter = (
+        ScriptedLM(tokenizer, dict.fromkeys(PROMPTS, " Rome")),
+        LLMJudge(Scribe(lambda prompt: "A")),
+        Counter(),
+    )
+    with watched(lm, counter):
+        outcomes = answer_greedy(lm, asked, AnswerOptions(), judge)
+    assert all(one.right for one in outcomes)
+    assert counter.total == counter.count == 2 * len(PROMPTS)  # answers, and verdicts on them
+    assert type(judge.progress) is Progress
 
 
 def test_what_nobody_asks_for_is_done_at_once() -> None:

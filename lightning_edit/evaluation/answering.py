@@ -6,6 +6,7 @@ knows no requests and no shares.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -27,6 +28,7 @@ from lightning_edit.judge import exact_match
 from lightning_edit.judges.base import Case, Judge
 from lightning_edit.judges.wording import ExactMatch
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.progress import Worker, lent
 
 Decoding = Literal["greedy", "teacher_forced"]
 
@@ -190,8 +192,16 @@ def answer_greedy(
     cases = [_case(question, written[question.prompt], options) for question in questions]
     exact = ExactMatch().judge(cases)
     judged: list[bool | None] = [None] * len(cases) if judge is None else list(exact)
-    verdicts = zip(questions, cases, exact if judge is None else judge.judge(cases), judged, strict=True)
+    verdicts = zip(questions, cases, _verdicts(lm, cases, exact, judge), judged, strict=True)
     return [Outcome(one, right, case.answer, same, written[one.prompt]) for one, case, right, same in verdicts]
+
+
+def _verdicts(lm: LanguageModel, cases: Sequence[Case], exact: list[bool], judge: Judge | None) -> list[bool]:
+    """What the judge says; one that takes long reports to whoever hears of the model."""
+    if judge is None:
+        return exact
+    with lent(judge, lm.progress) if isinstance(judge, Worker) else nullcontext():
+        return judge.judge(cases)
 
 
 def _case(question: Question, text: str, options: AnswerOptions) -> Case:

@@ -20,6 +20,7 @@ from lightning_edit.evaluation.questions import LOCALITY
 from lightning_edit.judges.build import get_judge, instantiate
 from lightning_edit.judges.failure_modes import NAMES, FailureCase, FailureModeJudge, mode_shares
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.progress import lent
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import ReportTable, RunResult, Scalar
 
@@ -128,17 +129,23 @@ class Asking:
             outcomes = evaluator.ask(lm, stream, baseline)
             result.row |= shares_by_confidence(outcomes, before.confidence)
             if self.failures:
-                self._read_failures(result, outcomes, stream, folder)
+                self._read_failures(result, lm, outcomes, stream, folder)
         if self.latency:
             result.row |= self._costs(lm, editor, before)
 
     def _read_failures(
-        self, result: RunResult, outcomes: Sequence[Outcome], stream: Sequence[EditRequest], folder: Path
+        self,
+        result: RunResult,
+        lm: LanguageModel,
+        outcomes: Sequence[Outcome],
+        stream: Sequence[EditRequest],
+        folder: Path,
     ) -> None:
         """Failed edits: their modes in the row, all of them in a file, some in a table."""
         folder.mkdir(parents=True, exist_ok=True)
         judge = FailureModeJudge(instantiate(self.failures), folder / "modes.sqlite")
-        cases = judge.classify(failed_edits(outcomes, stream))
+        with lent(judge, lm.progress):
+            cases = judge.classify(failed_edits(outcomes, stream))
         result.row |= mode_shares(cases)
         result.files["failed edits"] = folder / "failed_edits.jsonl"
         write_cases(result.files["failed edits"], cases)

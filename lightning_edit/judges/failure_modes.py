@@ -16,6 +16,7 @@ from typing import Literal, get_args
 from lightning_edit.llm.asking import Malformed, ask_strictly
 from lightning_edit.llm.assistant import Assistant, without_thoughts
 from lightning_edit.llm.cache import ReplyCache
+from lightning_edit.progress import Progress
 
 Mode = Literal["conflicting_knowledge", "hallucination", "lost_focus", "other"]
 LETTERS: Mapping[str, Mode] = MappingProxyType(dict(zip("ABCD", get_args(Mode), strict=True)))
@@ -95,7 +96,12 @@ class FailureModeJudge:
         assistant: The model that is asked: `llm.Endpoint`, `llm.local.LocalModel`.
         cache: File, or `ReplyCache`, in which replies are kept; None keeps none.
         attempts: How often a case is asked before its reply counts as malformed.
+
+    Attributes:
+        progress: Hears of cases and replies.
     """
+
+    progress: Progress = Progress()
 
     def __init__(self, assistant: Assistant, cache: ReplyCache | str | Path | None = None, attempts: int = 2) -> None:
         self.assistant = assistant
@@ -109,9 +115,8 @@ class FailureModeJudge:
             cases: Failed edits.
         """
         prompts = [failure_prompt(case) for case in cases]
-        replies = ask_strictly(
-            self.assistant, prompts, parse_mode, "failure mode", REMINDER, self.cache, self.attempts
-        )  # fmt: skip
+        how = (parse_mode, "failure mode", REMINDER, self.cache, self.attempts, self.progress)
+        replies = ask_strictly(self.assistant, prompts, *how)
         return [
             FailureCase(**{**case.to_dict(), "mode": reply.value, "fault": reply.fault})  # type: ignore[arg-type]
             for case, reply in zip(cases, replies, strict=True)

@@ -16,6 +16,7 @@ from lightning_edit.judges.wording import ExactMatch
 from lightning_edit.llm.asking import Asked, Malformed, ask_strictly
 from lightning_edit.llm.assistant import Assistant, without_thoughts
 from lightning_edit.llm.cache import ReplyCache
+from lightning_edit.progress import Progress
 
 Unjudged = Literal["raise", "wrong", "exact_match"]
 
@@ -64,7 +65,10 @@ class LLMJudge:
         disagreements: The first of them, as (case, this judge's verdict).
         faults: The first cases without a verdict, as (case, reason).
         unjudged_count: Number of all of those.
+        progress: Hears of questions and replies.
     """
+
+    progress: Progress = Progress()
 
     def __init__(
         self,
@@ -98,7 +102,8 @@ class LLMJudge:
         verdicts = list(exact)
         asked = [number for number, case in enumerate(cases) if case.answer.strip() and any(case.accepted)]
         prompts = [judge_prompt(cases[number]) for number in asked]
-        replies = ask_strictly(self.assistant, prompts, parse_verdict, "judge", REMINDER, self.cache, self.attempts)
+        how = (parse_verdict, "judge", REMINDER, self.cache, self.attempts, self.progress)
+        replies = ask_strictly(self.assistant, prompts, *how)
         for number, reply in zip(asked, replies, strict=True):
             if reply.value is not None:
                 verdicts[number] = reply.value

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from lightning_edit.errors import EditError
 from lightning_edit.llm.assistant import Assistant
 from lightning_edit.llm.cache import ReplyCache
+from lightning_edit.progress import Progress
 
 Value = TypeVar("Value")
 
@@ -46,6 +47,7 @@ def ask_strictly(
     reminder: str,
     cache: ReplyCache | None = None,
     attempts: int = 2,
+    progress: Progress | None = None,
 ) -> list[Asked[Value]]:
     """Ask every distinct prompt, and read the replies strictly.
 
@@ -57,21 +59,24 @@ def ask_strictly(
         reminder: Put behind a prompt whose reply was refused.
         cache: Where replies are kept.
         attempts: How often a prompt is asked before its reply counts as malformed.
+        progress: Hears of prompts and replies.
 
     Returns:
         One result for each prompt, in their order.
     """
     if attempts < 1:
         raise EditError(f"found attempts={attempts}, expected at least 1")
-    identity = assistant.identity
+    identity, heard = assistant.identity, progress or Progress()
     results = _known(cache, purpose, identity, prompts, parse)
     pending = [prompt for prompt in dict.fromkeys(prompts) if prompt not in results]
     for attempt in range(attempts):
         refused = []
         texts = [f"{prompt}\n\n{reminder}" for prompt in pending] if attempt else pending
+        heard.more(len(texts))
         with closing(assistant.ask(texts)) as replies:
             for index, reply in replies:
                 prompt = pending[index]
+                heard.done()
                 if reply.text is None:
                     results[prompt] = Asked(None, reply.fault or "no reply")
                     continue
