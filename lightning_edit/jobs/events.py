@@ -57,8 +57,9 @@ def events(
 
     Args:
         output: Folder of the report.
-        editors: Label to an editor's options; `editor` among them is its name (memit if absent), `shortened` what is
-            less than published, in words.
+        editors: Label to an editor's options; `editor` among them is its name (memit if absent), `batch` the edits of
+            an event that it is handed at once, all of them where absent, `shortened` what is less than published, in
+            words.
         shared: Options of all editors that know them.
         model: Hub name or folder of a causal LM with its tokenizer; "embedded" is the embedded world's model.
         requests: ELKEN file, file of triples that `convert_events` wrote, or any request file with groups, local or on
@@ -203,7 +204,7 @@ class EventBoard:
         editor = goal.entry.declared.build(self.seed)
         try:
             editor.prepare(self.arena.lm, statistics=self._statistics() if editor.needs_statistics else None)
-            row, goal.cell.notes = self.arena.play(editor, goal.load)
+            row, goal.cell.notes = self.arena.play(editor, goal.load, goal.entry.batch)
             goal.cell.row = {"editor": goal.entry.declared.name, **row}
         finally:
             editor.detach(self.arena.lm)
@@ -241,6 +242,7 @@ class EventBoard:
             numbers, layers = meet(arena.lm, entry, self.seed)
             self._layers |= set(layers)
             met[entry.label] = {**entry.settings({}), "resolved": numbers, "keys": vars(self.keys) if layers else None}
+            met[entry.label] |= {"batch": entry.batch} if entry.batch else {}
         for load in self.loads:
             for entry in self.entries:
                 of_load = {"load": vars(load), "events": self._digest(load), "seed": self.seed}

@@ -1,8 +1,8 @@
 """One editor at one load of events: groups of events told to the clean model, and everything that is asked about them.
 
-An event reaches an editor as one edit: its question-answer pairs, or triples, at once, of which a text memory keeps
-the event's text. Groups of one are single editing, one large group is a sequence. Which editors and loads there are
-stands in `events.py`.
+An event reaches an editor as its question-answer pairs, or triples, at once or one after another; a text memory keeps
+the event's text of them. Groups of one are single editing, one large group is a sequence. Which editors and loads
+there are stands in `events.py`.
 """
 
 import copy
@@ -107,12 +107,13 @@ class EventArena:
         self._judge = get_judge(measuring.judge)
         self._clean = Baseline(measuring.answers)
 
-    def play(self, editor: Editor, load: EventLoad) -> tuple[dict[str, Scalar], list[str]]:
+    def play(self, editor: Editor, load: EventLoad, batch: int | None = None) -> tuple[dict[str, Scalar], list[str]]:
         """A row of numbers and remarks; afterwards weights and editor are as they were.
 
         Args:
             editor: A prepared editor with no edits at work.
             load: The load.
+            batch: Edits of an event that are handed over at once; all of them where None.
         """
         groups = self.groups(load)
         self._know(groups)
@@ -122,7 +123,7 @@ class EventArena:
         for group in groups:
             try:
                 for event in group:
-                    taken, cpu, trouble = _tell(editor, self.lm, event)
+                    taken, cpu, trouble = _tell(editor, self.lm, event, batch)
                     seconds, cpu_seconds, refused = seconds + taken, cpu_seconds + cpu, refused + bool(trouble)
                     notes += trouble
                 costs = costs or self._costs(editor, group, before)
@@ -206,18 +207,20 @@ class _Start:
         self._editor.attach(self._lm)
 
 
-def _tell(editor: Editor, lm: LanguageModel, event: EventEdits) -> tuple[float, float, list[str]]:
+def _tell(editor: Editor, lm: LanguageModel, event: EventEdits, batch: int | None) -> tuple[float, float, list[str]]:
     """Make an event's edits; the seconds they took by the clock and on the processor, and why they were refused.
 
     What an editor refuses has changed nothing and counts as told.
     """
     begin, cpu, trouble = time.perf_counter(), time.process_time(), list[str]()
-    try:
-        editor.edit(lm, event.requests)
-    except EditError as error:
-        if not editor.prepared:
-            raise
-        trouble.append(f"{event.id} was refused: {error}")
+    size = batch or len(event.requests)
+    for start in range(0, len(event.requests), size):
+        try:
+            editor.edit(lm, event.requests[start : start + size])
+        except EditError as error:
+            if not editor.prepared:
+                raise
+            trouble.append(f"{event.id} was refused: {error}")
     return time.perf_counter() - begin, time.process_time() - cpu, trouble
 
 

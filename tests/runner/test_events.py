@@ -18,11 +18,12 @@ from lightning_edit.errors import EditError, RequestError
 from lightning_edit.jobs.events import events
 from lightning_edit.jobs.events_arena import EventArena, EventLoad, EventMeasuring
 from lightning_edit.jobs.events_convert import convert_events
-from lightning_edit.jobs.events_stream import draw_events
+from lightning_edit.jobs.events_stream import EventEdits, draw_events
 from lightning_edit.jobs.inputs import gather_moments
 from lightning_edit.jobs.leaderboard_board import mark
 from lightning_edit.jobs.leaderboard_entries import Entry
 from lightning_edit.jobs.stage import load_model
+from lightning_edit.requests import EditRequest
 from lightning_edit.runner.job import find_job, job_parser
 from lightning_edit.runner.recipe import load_recipe
 from tests.judges.stub import serve
@@ -125,6 +126,21 @@ def test_text_memories_are_told_the_text_and_others_the_pairs(model_folder: Path
     assert torch.equal(mark(arena.lm), before)
 
 
+def test_an_event_is_handed_over_at_once_or_bit_by_bit(model_folder: Path) -> None:
+    requests = tuple(EditRequest(f"r{place}", f"{place} of them is", "known", group="e") for place in range(3))
+    arena = EventArena(load_model(str(model_folder), "float32", "cpu"), [EventEdits("e", requests)], EventMeasuring())
+    sizes: list[int] = []
+
+    class Counting(ICE):
+        def edit(self, module: object, requests: Any, *args: Any, **options: Any) -> EditReport:
+            sizes.append(len(requests))
+            return super().edit(module, requests, *args, **options)
+
+    for batch in (None, 1, 2):
+        arena.play(Counting(templates=SMALL), EventLoad(), batch)
+    assert sizes == [3, 1, 1, 1, 2, 1]
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -164,9 +180,9 @@ def test_finished_cells_are_not_played_again(
     played: list[str] = []
     alone = EventArena.play
 
-    def count(arena: EventArena, editor: Any, load: EventLoad) -> Any:
+    def count(arena: EventArena, editor: Any, load: EventLoad, batch: int | None) -> Any:
         played.append(f"{type(editor).__name__}-{load.events}")
-        return alone(arena, editor, load)
+        return alone(arena, editor, load, batch)
 
     monkeypatch.setattr(EventArena, "play", count)
     again = play(model_folder, elken, tmp_path)
@@ -180,6 +196,9 @@ def test_finished_cells_are_not_played_again(
     assert played == ["ICE-3", "ICE-1", "ICE-3"]
     play(model_folder, elken, tmp_path, changed, measuring=EventMeasuring(budget=2))
     assert played[3:] == ["MEMIT-1", "ICE-1", "MEMIT-3", "ICE-3"]
+    apart = {**changed, "memit": {**EDITORS["memit"], "batch": 1}}
+    play(model_folder, elken, tmp_path, apart, measuring=EventMeasuring(budget=2))
+    assert played[7:] == ["MEMIT-1", "MEMIT-3"]
 
 
 def test_a_refused_event_counts_as_told_and_a_broken_editor_costs_its_own_cells(
