@@ -119,12 +119,7 @@ class Asking:
             before: What else was known of it.
             folder: Where files of the run go.
         """
-        if self.teacher_forced:
-            drawn = evaluator.draw(stream)
-            forced = evaluate(lm, drawn, decode="teacher_forced", options=self.answers)
-            result.row |= {
-                f"{key}_teacher_forced": value for key, value in forced.items() if not key.startswith(LOCALITY)
-            }
+        result.row |= self.forced(lm, stream, evaluator)
         if self.by_confidence or self.failures:
             outcomes = evaluator.ask(lm, stream, baseline)
             result.row |= shares_by_confidence(outcomes, before.confidence)
@@ -132,6 +127,19 @@ class Asking:
                 self._read_failures(result, lm, outcomes, stream, folder)
         if self.latency:
             result.row |= self._costs(lm, editor, before)
+
+    def forced(self, lm: LanguageModel, stream: Sequence[EditRequest], evaluator: Evaluator) -> dict[str, float]:
+        """Teacher-forced shares of the model as it is now, if they are wanted.
+
+        Args:
+            lm: The model, edited or not.
+            stream: The edits.
+            evaluator: What is asked.
+        """
+        if not self.teacher_forced:
+            return {}
+        found = evaluate(lm, evaluator.draw(stream), decode="teacher_forced", options=self.answers)
+        return {f"{key}_teacher_forced": value for key, value in found.items() if not key.startswith(LOCALITY)}
 
     def _read_failures(
         self,

@@ -107,7 +107,12 @@ def compare(
     results = dict[str, RunResult]()
     if unedited:
         with show_progress(lm, "asking the clean model"):
-            rows = [stage.measure(stream, stream, baselines[seed], []) for seed, stream in streams.items()]
+            rows = [
+                stage.measure(stream, stream, baselines[seed], [])
+                | stage.published(stream)
+                | asking.forced(lm, stream, evaluator)
+                for seed, stream in streams.items()
+            ]
             asked = ask_abilities()
         results[UNEDITED] = summarise(UNEDITED, [RunResult("", {"edits": 0, **row, **asked}) for row in rows])
     finals: dict[int, Weights] = {}  # of the reference, by seed

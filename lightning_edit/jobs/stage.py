@@ -207,9 +207,16 @@ class Stage:
                 _add(result, stop, scores)
                 result.row |= {"edits": stop, **scores, "seconds_per_edit": seconds / stop}
         result.row |= {"pending_norm": pending[-1], "largest_pending_norm": max(pending)}
-        for table in self.tables:
-            result.row |= TABLES[table](self.lm, stream)
+        result.row |= self.published(stream)
         return result
+
+    def published(self, stream: Sequence[EditRequest]) -> dict[str, float]:
+        """The wanted scores of published tables, of the model as it is now.
+
+        Args:
+            stream: The edits.
+        """
+        return {key: value for table in self.tables for key, value in TABLES[table](self.lm, stream).items()}
 
     def measure(
         self, so_far: Sequence[EditRequest], newest: Sequence[EditRequest], baseline: Baseline, layers: Sequence[int]

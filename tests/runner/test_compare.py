@@ -9,6 +9,7 @@ import pytest
 from lightning_edit.editors.memit import MEMIT
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import EditError
+from lightning_edit.jobs.asking import Asking
 from lightning_edit.jobs.compare import compare
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.runner.results import Curve, RunResult
@@ -68,8 +69,13 @@ def test_the_clean_model_and_published_tables_have_their_place(
         tables=["counterfact", "zsre"],
         unedited=True,
         device="cpu",
+        asking=Asking(teacher_forced=True),
     )
     assert clean.label == "unedited"
+    published = {key for key in edited.row if key.endswith(("_success", "_token_accuracy", "_teacher_forced"))}
+    assert len(published) >= 3
+    assert published <= clean.row.keys()  # what a table flatters by shows in the model that holds no edit
+    assert clean.row["reliability_teacher_forced"] == 0.0
     assert (clean.row["edits"], clean.row["reliability"], clean.row["locality"]) == (0, 0.0, 1.0)
     assert edited.row["reliability"] >= 0.5
     assert edited.row["latest_reliability"] in (0.0, 0.5, 1.0)  # of two requests
