@@ -19,7 +19,7 @@ BRIEF = ("median", "max", "share_above_1")
 
 
 class Comparison:
-    """What lies between two states of a model, at every place.
+    """What lies between two states of a model, at every place, as one process sees it: others are never waited for.
 
     Args:
         bases: Spectra of the unedited representations, by place.
@@ -28,8 +28,10 @@ class Comparison:
 
     def __init__(self, bases: Mapping[str, Spectrum], aggregation: Aggregation) -> None:
         self.aggregation = aggregation
-        self._rates = {name: RelativeChangeRate(basis, aggregation) for name, basis in bases.items()}
-        self._norms = {name: PerturbationNorm() for name in bases}
+        self._rates = {
+            name: RelativeChangeRate(basis, aggregation, sync_on_compute=False) for name, basis in bases.items()
+        }
+        self._norms = {name: PerturbationNorm(sync_on_compute=False) for name in bases}
 
     def update(self, after: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
         """Add the same samples in both states.

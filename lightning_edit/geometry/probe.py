@@ -208,7 +208,7 @@ class GeometryProbe:
             since = time.perf_counter()
             changes = network_change(lm.model, on_device(lm, batch), states[state], states["now"], points, self.pooling)
             for name, sides in changes.items():
-                metric = FirstOrderError().to(sides[0].device)
+                metric = FirstOrderError(sync_on_compute=False).to(sides[0].device)
                 metric.update(*sides)
                 values |= {f"{name}/{label}/first_order_{what}": float(v) for what, v in metric.compute().items()}
             cost = time.perf_counter() - since

@@ -97,6 +97,19 @@ def test_a_refused_batch_leaves_everything_bit_equal_and_the_stream_goes_on(
     assert keeper.summary() == {"refused": 2, "weakened": 0, "handed_over": 0, "spent/mood": 0.0}
 
 
+@pytest.mark.parametrize("action", ["halve", "weaken"])
+def test_whatever_was_tried_in_vain_leaves_everything_bit_equal(
+    trained_backend: str, statistics: Path, action: Any
+) -> None:
+    edits, watch = editing(statistics, max_edits=4), Watch()
+    keeper = guard(budgets={"mood": 0.5}, measures={"mood": Culprit(edits, "r2", "r3")}, action=action)
+    run(trained_backend, [edits, keeper, watch], max_steps=4)
+    assert [(entry.id, entry.fate) for entry in keeper.refusals] == [("r2", "refused"), ("r3", "refused")]
+    passed, refused = watch.pairs
+    assert not same(*passed)
+    assert same(*refused)
+
+
 def test_a_run_in_which_nothing_passes_is_a_run_without_edits(trained_backend: str, statistics: Path) -> None:
     module, control = tiny_module(trained_backend), tiny_module(trained_backend)
     keeper = guard(budgets={"loss": -math.inf, "locality": 0.0, "R_median": 1.0}, action="halve")

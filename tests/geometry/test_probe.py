@@ -1,8 +1,10 @@
 """One whole measurement on a tiny model: what it says is what happened, and the model is as it was."""
 
 import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from transformers import PreTrainedModel
 
 from lightning_edit.errors import GeometryError, StateError
 from lightning_edit.geometry import edited_parameters, ffn_points, perturbation_norms, read_rows, spectrum
+from lightning_edit.geometry import reference as reference_of_the_model
 from lightning_edit.geometry.plots import draw_growth, draw_site
 from lightning_edit.geometry.probe import GeometryProbe
-from lightning_edit.geometry.reference import Batch, on_device
+from lightning_edit.geometry.reference import READINGS, Batch, on_device
 from lightning_edit.model.language_model import LanguageModel
 from tests.geometry import reference_geometry as reference
 
@@ -202,6 +205,22 @@ def test_a_short_budget_reads_less_and_says_what_it_left_out(lm: LanguageModel) 
     assert measured.skipped == ["spectra", "first order of edited"]
     assert found["layer1/total/R_mean_abs_median"] > 0
     assert "layer1/condition" not in found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kept"), [(2.5 * READINGS, 2), (1.1 * READINGS, 1), (99.0 * READINGS, 4), (None, 4)]
+)
+def test_a_budget_keeps_as_many_texts_as_it_has_time_for(
+    lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, seconds: float | None, kept: int
+) -> None:
+    ticks = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))  # each reading takes a second
+    monkeypatch.setattr(reference_of_the_model, "time", clock)
+    parts = [lm.encode([text]) for text in TEXTS]
+    texts = [{"input_ids": part.input_ids, "attention_mask": part.attention_mask} for part in parts]
+    made = reference_of_the_model.make_reference(lm, texts, ffn_points(lm, [1]), [], seconds=seconds)
+    assert len(made.batches) == kept
+    assert made.samples == sum(int(batch["attention_mask"].sum()) for batch in texts[:kept])
 
 
 def test_wrong_use_is_named(lm: LanguageModel) -> None:

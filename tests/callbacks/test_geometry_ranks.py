@@ -1,0 +1,44 @@
+"""Two processes that are guarded and measured: rank zero asks, and both end with the same weights and numbers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.callbacks.training import same
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_two_processes_agree(trained_backend: str, statistics: Path, tmp_path: Path) -> None:
+    (tmp_path / "backend.json").write_text(trained_backend)
+    shutil.copy(statistics, tmp_path / "statistics.safetensors")
+    script = [sys.executable, str(ROOT / "tests" / "callbacks" / "geometry_ranks_run.py"), str(tmp_path)]
+    done = subprocess.run(
+        script,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    for part in ("weights", "geometry", "metrics", "count"):
+        assert same(first[part], second[part]), part
+    assert first["count"] == 4
+    assert first["refused"] == ["r1", "r2"]  # the other halves of their batches passed
+    assert second["refused"] == []
+    assert [row["count"] for row in first["geometry"]] == [0, 2, 4, 4]
+    for row in first["geometry"]:
+        assert row["layer1/null/R_mean_abs_max"] == row["layer1/null/norm_max"] == 0
+    assert first["geometry"][0]["layer1/total/R_mean_abs_max"] == 0
+    assert first["geometry"][2]["layer1/commit/norm_mean"] > 0
+    assert first["metrics"]["guard/spent/R_median"] > 0
+    assert first["pictures"] == ["growth.png", "layer0.png", "layer1.png"]
+    assert second["pictures"] is None
