@@ -77,7 +77,7 @@ class TopKRelativeChange:
 
 @dataclass(frozen=True)
 class SpectrumLimit:
-    r"""PRUNE: flatten singular values of the update above the largest one, c, of the reference (Ma et al. 2025).
+    r"""PRUNE: flatten singular values of the update above c, the largest one of the reference (Ma et al. 2025).
 
     $$s \mapsto c + \log_b s - \log_b c \quad (\text{log}), \qquad s \mapsto (s + c) / 2 \quad (\text{linear}),
     \qquad s > c$$
@@ -88,10 +88,12 @@ class SpectrumLimit:
     Args:
         base: Base b > 1 of the logarithm (published: 1.2 and e).
         variant: "log" or "linear".
+        multiple: How many times the largest singular value c is (published: 1).
     """
 
     base: float = math.e
     variant: Literal["log", "linear"] = "log"
+    multiple: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse a base that makes no growing logarithm and an unknown variant."""
@@ -99,10 +101,12 @@ class SpectrumLimit:
             raise LedgerError(
                 f"PRUNE got base={self.base} and variant={self.variant!r}; expected a base > 1 and 'log' or 'linear'."
             )
+        if not 0 < self.multiple < math.inf:
+            raise LedgerError(f"PRUNE got multiple={self.multiple}; expected a finite number above 0.")
 
     def __call__(self, update: Tensor, reference: Tensor) -> Tensor:
         """Flatten the spectrum of `update` above that of `reference`; the rest of it is not touched."""
-        limit = largest_singular_value(reference)
+        limit = self.multiple * largest_singular_value(reference)
         high = triplets_above(update, limit)
         if not len(high.values):
             return update

@@ -43,6 +43,7 @@ class PRUNE(CovarianceEditor):
             mode.
         log_base: Base of the logarithm. The paper's code has 1.2, 1.5, 2 and e.
         variant: `log`, or `linear`, which halves what exceeds c.
+        multiple: How many times the largest singular value c is. Published: 1; 10 lets through what 1 would clip.
         reference: Whose largest singular value is c: the `original` weight's, as in the paper, or the `current` one's.
         double_application: Reproduce the published baseline that adds the restricted total on top of the total,
             W_b + D + Rp(D). It did so once, after its last batch: say with `restrict_after` how many requests there
@@ -58,6 +59,7 @@ class PRUNE(CovarianceEditor):
         aligned: bool = True,
         log_base: float = math.e,
         variant: Literal["log", "linear"] = "log",
+        multiple: float = 1.0,
         reference: Reference = "original",
         double_application: bool = False,
         history: History | None = None,
@@ -66,7 +68,7 @@ class PRUNE(CovarianceEditor):
     ) -> None:
         if "restriction" in options:
             raise EditError("PRUNE is a restriction already; expected no such option. Use MEMIT(restriction=...).")
-        restriction: Restriction = SpectrumLimit(log_base, variant)
+        restriction: Restriction = SpectrumLimit(log_base, variant, multiple)
         if double_application:
             if deployment not in (None, "project_total"):
                 raise EditError(

@@ -57,6 +57,15 @@ def test_prune_leaves_small_updates_alone_bit_for_bit():
     assert torch.equal(SpectrumLimit()(update, 2 * weight), update)
 
 
+@pytest.mark.parametrize("multiple", [0.5, 3.0])
+def test_prune_takes_a_multiple_of_the_largest_singular_value(multiple):
+    update, weight = pair(20.0)
+    found = SpectrumLimit(multiple=multiple)(update, weight)
+    assert reference.relative(found, reference.prune(update, multiple * weight, math.e)) < 1e-12
+    assert not torch.equal(found, SpectrumLimit()(update, weight))
+    assert SpectrumLimit(multiple=1000.0)(update, weight) is update
+
+
 def test_restrictions_do_not_write_into_what_they_get():
     update, weight = pair(5.0)
     held = update.clone(), weight.clone()
@@ -74,6 +83,7 @@ def test_restrictions_do_not_write_into_what_they_get():
         lambda: TopKRelativeChange(0.2, epsilon=0.0),
         lambda: SpectrumLimit(1.0),
         lambda: SpectrumLimit(variant="cubic"),
+        lambda: SpectrumLimit(multiple=0.0),
     ],
 )
 def test_bad_options_are_refused(make):
