@@ -10,8 +10,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
 
+from lightning_edit.bars import RichBar, TqdmBar
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.progress import Progress, RichBar, TqdmBar, watched
+from lightning_edit.progress import Progress, watched
 
 
 def trainer_bar(trainer: "pl.Trainer", description: str) -> Progress:

@@ -11,9 +11,10 @@ import rich.console
 import rich.progress
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 
-import lightning_edit.progress as progress_module
+import lightning_edit.bars as bars_module
+from lightning_edit.bars import Bar, RichBar, job_bar, show_progress
 from lightning_edit.callbacks import EditMonitor
-from lightning_edit.callbacks import bars as bars_module
+from lightning_edit.callbacks.bars import trainer_bar
 from lightning_edit.decoding import decode
 from lightning_edit.evaluation.answering import AnswerOptions, answer_greedy
 from lightning_edit.evaluation.cost import measure_latency
@@ -22,7 +23,7 @@ from lightning_edit.evaluation.questions import Question
 from lightning_edit.judges import LLMJudge
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.statistics import collect_statistics
-from lightning_edit.progress import Bar, Progress, RichBar, job_bar, show_progress, watched
+from lightning_edit.progress import Progress, watched
 from lightning_edit.reasoning.text_likelihood import score_texts
 from lightning_edit.targets.columns import Column, TargetOptions, TargetPrompt
 from lightning_edit.targets.optimize import optimize_targets
@@ -139,7 +140,7 @@ class Drawn(Bar):
 
 def test_a_bar_appears_only_where_work_takes_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(progress_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(bars_module.time, "monotonic", lambda: clock[0])
     bar = Drawn(delay=2.0)
     bar.more(4)
     bar.done()
@@ -166,10 +167,10 @@ class Screen(io.StringIO):
 def test_on_a_terminal_there_is_a_line_and_in_a_file_none(
     tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress_module, "DELAY", 0.0)
+    monkeypatch.setattr(bars_module, "DELAY", 0.0)
     for screen, drawn in ((Screen(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", screen)
-        monkeypatch.setattr(progress_module.TqdmBar.__init__, "__defaults__", (0.0,))
+        monkeypatch.setattr(bars_module.TqdmBar.__init__, "__defaults__", (0.0,))
         with show_progress(tiny_lm, "asking"):
             decode(tiny_lm, PROMPTS, 2, batch_size=2)
         assert ("asking: 100%" in screen.getvalue()) == drawn
@@ -180,7 +181,7 @@ def test_a_job_says_in_a_log_where_it_is(
     tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(progress_module, "rank_zero_info", said.append)
+    monkeypatch.setattr(bars_module, "rank_zero_info", said.append)
     with job_bar(tiny_lm, "editing", 40) as tick:
         for _ in range(40):
             tick()
@@ -201,7 +202,7 @@ class Look(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step == 3:
-            self.bar = bars_module.trainer_bar(trainer, "asking about edits")
+            self.bar = trainer_bar(trainer, "asking about edits")
             if isinstance(self.bar, Bar):
                 self.bar._delay = 0.0
             self.bar.more(7)
@@ -235,5 +236,5 @@ def test_bars_of_callbacks_get_on_with_the_trainers(
         assert any(line.startswith("Epoch 0") for line in lines)  # Lightning's own line is there, and ours
         assert any("asking about edits" in line and "3/7" in line for line in lines)
     else:
-        assert isinstance(look.bar, progress_module.TqdmBar)
+        assert isinstance(look.bar, bars_module.TqdmBar)
         assert "asking about edits:  43%" in screen.getvalue()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lightning_edit.bars import job_bar, show_progress
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.asking import Asking
@@ -18,7 +19,6 @@ from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, Table, Weights, distance, load_model
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.progress import job_bar, show_progress
 from lightning_edit.runner.results import RunResult, Scalar
 
 UNEDITED = "unedited"

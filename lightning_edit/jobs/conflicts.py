@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from lightning_edit.bars import job_bar
 from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.editor import Editor
 from lightning_edit.errors import RequestError
@@ -23,7 +24,6 @@ from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
 from lightning_edit.judge import exact_match
-from lightning_edit.progress import job_bar
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import Curve, RunResult
 

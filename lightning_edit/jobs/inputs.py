@@ -12,13 +12,13 @@ from typing import Literal
 import torch
 
 from lightning_edit.algebra import KeyCovariance
+from lightning_edit.bars import show_progress
 from lightning_edit.data.load import OnBad, load_requests
 from lightning_edit.data.text import read_texts
 from lightning_edit.errors import EditError, RequestError
 from lightning_edit.model.generation import generate
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.statistics import collect_statistics
-from lightning_edit.progress import show_progress
 from lightning_edit.requests import EditRequest
 
 EMBEDDED = "embedded"

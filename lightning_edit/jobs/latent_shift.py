@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.bars import job_bar
 from lightning_edit.errors import RequestError
 from lightning_edit.evaluation import Evaluator
 from lightning_edit.evaluation.answering import Decoding
@@ -25,7 +26,6 @@ from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.progress import job_bar
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.clouds import CloudPanel, draw_clouds
 from lightning_edit.runner.results import RunResult

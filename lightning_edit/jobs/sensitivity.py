@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from lightning_edit.bars import job_bar
 from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.errors import EditError, StatisticsError
 from lightning_edit.evaluation import Baseline, Evaluator
@@ -19,7 +20,6 @@ from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
-from lightning_edit.progress import job_bar
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.heatmap import Panel, draw_heatmaps
 from lightning_edit.runner.results import RunResult

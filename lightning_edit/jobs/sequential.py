@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_edit.algebra import SiteLedger
+from lightning_edit.bars import job_bar
 from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import EditError
@@ -26,7 +27,6 @@ from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Cast, Declared, Plays, Stage, load_model
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.model.weights import write_weight
-from lightning_edit.progress import job_bar
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.palette import COLOURS, LINES, MARKERS
 from lightning_edit.runner.results import RunResult

@@ -27,6 +27,10 @@ class Idf:
 
     Args:
         weights: Term to weight.
+
+    Example:
+        >>> Idf.fit(["the harp", "the piano"]).weights["the"]
+        1.0
     """
 
     weights: Mapping[str, float]

@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightning_edit.bars import show_progress
 from lightning_edit.chat import Chat
 from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
-from lightning_edit.progress import show_progress
 from lightning_edit.reasoning.ranks import Ranks
 from lightning_edit.reasoning.scores import TaskScore
 from lightning_edit.reasoning.undisturbed import seeded
