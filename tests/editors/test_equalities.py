@@ -194,7 +194,7 @@ def test_a_failed_edit_leaves_no_trace(
     if trouble in ("write", "interrupt"):
         monkeypatch.setattr(EditedSite, "deploy", fails_late)
     if trouble == "targets":
-        monkeypatch.setattr("lightning_edit.editors.sweep.optimize_targets", lambda *args: 1 / 0)
+        monkeypatch.setattr("lightning_edit.editors.upkeep.optimize_targets", lambda *args: 1 / 0)
     if trouble == "not finite":
         monkeypatch.setattr(Walk, "keys", lambda self, layer: torch.full((len(self), 64), float("nan")))
     expected = {"guard": EditRefused, "interrupt": KeyboardInterrupt, "not finite": EditError}

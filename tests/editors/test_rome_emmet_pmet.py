@@ -55,7 +55,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Targets]:
         targets.append(optimize_targets(*args))  # type: ignore[arg-type]
         return targets[-1]
 
-    monkeypatch.setattr("lightning_edit.editors.sweep.optimize_targets", remember)
+    monkeypatch.setattr("lightning_edit.editors.upkeep.optimize_targets", remember)
     return targets
 
 
