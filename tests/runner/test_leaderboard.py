@@ -29,6 +29,18 @@ LITTLE = {"token_budget": 2, "token_length": 4, "latency": 1, "tasks": []}
 LESSONS = {"steps": 1, "lessons": 3, "validation": 1, "batch_size": 2, "rank": 4}
 
 
+@pytest.fixture
+def four_dimensions(request_file: Path, tmp_path: Path) -> Path:
+    """The requests with something to ask in every dimension."""
+    records = [json.loads(line) for line in request_file.read_text().splitlines()]
+    for record in records:
+        record["paraphrases"] = [f"It is known that {record['prompt']}"]
+        record["portability"] = {"hop": [{"prompt": f"He said: {record['prompt']}", "answers": [record["target"]]}]}
+    file = tmp_path / "four.jsonl"
+    file.write_text("\n".join(map(json.dumps, records)))
+    return file
+
+
 class Vandal(GRACE):
     """Fails in its first edit, with weights and memory of the model changed, which no editor may leave behind."""
 
@@ -163,7 +175,7 @@ def test_without_a_network_mend_fails_and_the_others_go_on(
 
 @pytest.mark.parametrize("recipe", ["leaderboard_paper", "fairness"])
 def test_the_papers_editors_run_on_a_folder_and_a_file(
-    recipe: str, model_folder: Path, request_file: Path, tmp_path: Path
+    recipe: str, model_folder: Path, four_dimensions: Path, tmp_path: Path
 ) -> None:
     published = load_recipe(recipe) if recipe == "leaderboard_paper" else load_recipe(recipe).as_published()
     editors = json.loads(json.dumps(published.arguments["editors"]).replace('"retriever": "contriever"', '"top_k": 1'))
@@ -176,7 +188,7 @@ def test_the_papers_editors_run_on_a_folder_and_a_file(
             weights["steps"] = 2
     more = ["--loads", json.dumps([{"edits": 1}, {"edits": 2}]), "--corpus", "null"]
     asked = {"answers": {"chat": False, "max_new_tokens": 3}}  # the tiny model has no chat
-    assert run(tmp_path, model_folder, request_file, editors, *more, recipe=recipe, **asked) == 0
+    assert run(tmp_path, model_folder, four_dimensions, editors, *more, recipe=recipe, **asked) == 0
     rows = rows_of(tmp_path)
     assert list(rows) == ["unedited", *editors]
     assert all(row["edits"] == 2 and row["seconds_per_edit"] > 0 for name, row in rows.items() if name != "unedited")
