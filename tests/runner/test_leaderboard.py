@@ -75,6 +75,7 @@ def stamps(output: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (output / "cells").iterdir()}
 
 
+@pytest.mark.slow
 def test_cells_are_kept_replayed_where_something_changed_and_fail_alone(
     model_folder: Path, request_file: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_without_a_network_mend_fails_and_the_others_go_on(
     assert "- mend: 1 edits: EditError: MEND's network could not be trained" in (tmp_path / "report.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["leaderboard_paper", "fairness"])
 def test_the_papers_editors_run_on_a_folder_and_a_file(
     recipe: str, model_folder: Path, four_dimensions: Path, tmp_path: Path
