@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import rich.progress
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from lightning_edit.model.language_model import LanguageModel, as_language_model
@@ -165,7 +164,7 @@ def job_bar(lm: LanguageModel, description: str, total: int) -> Iterator[Callabl
             display.advance(task)
             done = int(display.tasks[0].completed)
             if not display.console.is_terminal and done % every == 0:
-                rank_zero_info(f"{description}: {done} of {total} after {time.monotonic() - begin:.0f} s")
+                display.console.print(f"{description}: {done} of {total} after {time.monotonic() - begin:.0f} s")
 
         with watched(lm, RichBar("  on the model", display)):
             yield tick

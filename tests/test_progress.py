@@ -177,15 +177,12 @@ def test_on_a_terminal_there_is_a_line_and_in_a_file_none(
         assert "5/5" in screen.getvalue() or not drawn
 
 
-def test_a_job_says_in_a_log_where_it_is(
-    tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(bars_module, "rank_zero_info", said.append)
+def test_a_job_says_in_a_log_where_it_is(tiny_lm: LanguageModel, capsys: pytest.CaptureFixture[str]) -> None:
     with job_bar(tiny_lm, "editing", 40) as tick:
         for _ in range(40):
             tick()
         assert isinstance(tiny_lm.progress, RichBar)
+    said = [line for line in capsys.readouterr().out.splitlines() if line]
     assert [line.split(" after")[0] for line in said] == [f"editing: {done} of 40" for done in range(4, 41, 4)]
     assert type(tiny_lm.progress) is Progress
 
