@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
+from lightning_edit.bars import job_bar, show_progress
 from lightning_edit.data.load import OnBad
 from lightning_edit.data.text import read_texts
 from lightning_edit.editors.easyedit import from_easyedit
@@ -87,13 +87,16 @@ def edit_model(
     wanted, notes = read_requests(requests, count, on_bad)
     method = get_editor(editor, **(options or {}))
     evaluator = Evaluator(budget, paraphrases=2, locality=4, portability=4, seed=seed, decode=decode)
-    baseline = evaluator.measure_baseline(lm, wanted)
-    before = RunResult("before", measure(lm, wanted, evaluator, baseline))
-    said = say(lm, [request.prompt for request in wanted[:EXAMPLES]], AnswerOptions())
-    notes.append(_prepare(method, lm, wanted, corpus, statistics, tokens, seed))
+    with show_progress(lm, "asking the unedited model"):
+        baseline = evaluator.measure_baseline(lm, wanted)
+        before = RunResult("before", measure(lm, wanted, evaluator, baseline))
+        said = say(lm, [request.prompt for request in wanted[:EXAMPLES]], AnswerOptions())
+    with show_progress(lm, "reading keys (tokens)"):
+        notes.append(_prepare(method, lm, wanted, corpus, statistics, tokens, seed))
     seconds = commit(method, lm, wanted, edits_per_commit, notes)
     after = RunResult("after", {"editor": editor, "aligned": method.aligned, "edits": len(method.requests)})
-    after.row |= measure(lm, wanted, evaluator, baseline) | {"seconds_per_edit": seconds / len(wanted)}
+    with show_progress(lm, "asking the edited model"):
+        after.row |= measure(lm, wanted, evaluator, baseline) | {"seconds_per_edit": seconds / len(wanted)}
     after.files, remarks = export_edits(method, module, output, export, rank)
     for remark in remarks:
         Console().print(remark, highlight=False, soft_wrap=True, markup=False)
@@ -142,10 +145,13 @@ def commit(
     """
     size = edits_per_commit or len(requests)
     seconds = 0.0
-    for start in track(range(0, len(requests), size), description="editing", transient=True):
-        report = editor.edit(lm, requests[start : start + size])
-        seconds += report.seconds["total"]
-        notes += report.notes
+    starts = range(0, len(requests), size)
+    with job_bar(lm, "editing", len(starts)) as tick:
+        for start in starts:
+            report = editor.edit(lm, requests[start : start + size])
+            seconds += report.seconds["total"]
+            notes += report.notes
+            tick()
     return seconds
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_edit.bars import show_progress
 from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.contexts import resolve_contexts
 from lightning_edit.editors.preparation import find_statistics
@@ -85,7 +86,8 @@ def interference(
         for seed, stream in streams.items():
             same = (seed, *mine, editor.preset.contexts)  # editors that read the same texts at the same layers
             if same not in read:
-                read[same] = read_keys(lm, editor, stream, seed)
+                with show_progress(lm, "reading keys"):
+                    read[same] = read_keys(lm, editor, stream, seed)
             keys = read[same]
             halves = {layer: prior.half(keys[layer].to(known[layer].moment.device)) for layer, prior in priors.items()}
             grams = [half.mT @ half for half in halves.values()]
