@@ -44,7 +44,8 @@ def tiny_t5(version: str = "t5", seed: int = 0, dtype: torch.dtype = torch.float
         for stack in (model.encoder, model.decoder):  # heard by what comes after it
             for block in stack.block:
                 block.layer[-1].DenseReluDense.wo.weight.data.mul_(3)
-    return model.to(dtype).eval()
+    built: PreTrainedModel = model.to(dtype).eval()
+    return built
 
 
 def ending(backend: str) -> PreTrainedTokenizerFast:

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_edit.callbacks import EditMonitor, GeometryMonitor
 from lightning_edit.callbacks.geometry_report import AT_MOST, _some, checked, correlations
 from lightning_edit.errors import EditError, GeometryError, StateError, StrategyError
+from lightning_edit.model.language_model import LanguageModel
 from tests.callbacks.training import SaveAt, editing, fit, requests, same, stream, texts, tiny_module, weights
 
 MEDIAN = "total/R_mean_abs_median"
@@ -164,12 +165,12 @@ def test_wrong_use_is_named(trained_backend: str, tmp_path: Path) -> None:
             fit(tiny_module(trained_backend), data, callbacks, default_root_dir=tmp_path)
 
 
-def test_batches_that_are_no_mappings_are_refused() -> None:
+def test_batches_that_are_no_mappings_are_refused(tiny_lm: LanguageModel) -> None:
     from lightning_edit.callbacks.geometry_texts import _cut
 
     with pytest.raises(GeometryError, match=r"GeometryMonitor\(texts=\.\.\.\)"):
-        list(_cut([torch.zeros(2, 3)], 8))
-    (cut,) = _cut([{"input_ids": torch.arange(6).reshape(1, 6)}], 4)
+        list(_cut(tiny_lm, [torch.zeros(2, 3)], 8))
+    (cut,) = _cut(tiny_lm, [{"input_ids": torch.arange(6).reshape(1, 6)}], 4)
     assert cut["input_ids"].tolist() == [[0, 1, 2, 3]]
     assert cut["attention_mask"].tolist() == [[1, 1, 1, 1]]
 
