@@ -41,6 +41,9 @@ ADAPTER: dict[str, Any] = {**DESCENT, "rank": 2}
 WORDS = {"style": "base", "select": "{facts} ? {question} :", "answer": "{fact} {prompt}"}
 TEXTS: dict[str, Any] = {"top_k": 1, "max_new_tokens": 16, "templates": WORDS}
 SIDE: dict[str, Any] = {"layer": 1, "lr": 1.0, "steps": 20, "alpha": 0.2, "beta": 1.5, "gamma": 1.0, "density": 0.5}
+APART: dict[str, Any] = {"contexts": ["Well. "], "texts": UNRELATED, "unrelated": 3}
+VALUES: dict[str, Any] = {"layer": 1, "radius": 0.05, "lr": 0.5, "steps": 20}
+DECODER: dict[str, Any] = {"layer": "decoder.block.1", "replacement": "all"}
 SHOWN = [
     {"id": f"d{number}", "prompt": f"Near {number} stands", "target": f"tower {number}", "paraphrases": ["There is"]}
     for number in range(2)
@@ -60,6 +63,7 @@ class Case:
         restricted: Whether something stands between the exact weights and those of the model, and so remains of an edit
             that was taken back.
         slack: How far off answers may be after an undo.
+        family: The model's: `llama`, or `t5`, where an encoder reads the prompt.
     """
 
     editor: str
@@ -69,6 +73,7 @@ class Case:
     listens: bool = True
     restricted: bool = False
     slack: float = 1e-6
+    family: Literal["llama", "t5"] = "llama"
 
 
 CASES: dict[str, Case] = {
@@ -90,8 +95,8 @@ CASES: dict[str, Case] = {
     "lora per commit": Case("lora", {**ADAPTER, "policy": "per_commit"}, "last"),
     "adalora": Case("adalora", {**DESCENT, "steps": 4, "rank": 2, "init_rank": 3}, "last"),
     "mend": Case("mend", {}, "last"),
-    "grace": Case("grace", {"layer": 1, "radius": 0.05, "lr": 0.5, "steps": 20}, silent=True),
-    "wise": Case("wise", {**SIDE, "contexts": ["Well. "], "texts": UNRELATED, "unrelated": 3}, "last", silent=True),
+    "grace": Case("grace", VALUES, silent=True),
+    "wise": Case("wise", {**SIDE, **APART}, "last", silent=True),
     "scr": Case("scr", TEXTS, silent=True, listens=False),
     "ice": Case("ice", TEXTS, silent=True, listens=False),
     "ike": Case("ike", {**TEXTS, "demonstrations": SHOWN}, silent=True, listens=False),
@@ -100,16 +105,24 @@ CASES: dict[str, Case] = {
         "hybrid", {"editor": "lora", "editor_options": {**DESCENT, "rank": 2}, "memory": TEXTS}, "last"
     ),
 }
-Make = Callable[..., EditableModule]
+CASES |= {
+    "ft_m on t5": Case("ft_m", {**DESCENT, "layers": ["decoder.block.1"]}, "last", family="t5"),
+    "lora on t5": Case("lora", ADAPTER, "last", family="t5"),
+    "mend on t5": Case("mend", {}, "last", family="t5"),
+    "grace on t5": Case("grace", {**VALUES, **DECODER, "radius": 1e-3}, silent=True, family="t5"),
+    "wise on t5": Case("wise", {**SIDE, **APART, "preset": "gpt2-xl", "layer": "decoder.block.1"}, "last", family="t5"),
+    "scr on t5": Case("scr", TEXTS, silent=True, listens=False, family="t5"),
+}
+Make = Callable[[str], EditableModule]
 
 
 def make_editor(name: str, module: EditableModule, folder: Path, statistics: Any) -> Editor:
     """An editor that is ready for its first edit."""
     options = dict(CASES[name].options)
-    if name == "mend":
-        options["checkpoint"] = str(folder / "mend.pt")
-        if not (folder / "mend.pt").is_file():
-            train_network(module.language_model, folder / "mend.pt")
+    if CASES[name].editor == "mend":
+        options["checkpoint"] = str(file := folder / f"{name}.pt")
+        if not file.is_file():
+            train_network(module.language_model, file)
     editor = get_editor(CASES[name].editor, **options)
     editor.prepare(module, statistics=statistics if editor.needs_statistics else None)
     return editor
