@@ -18,7 +18,7 @@ from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.edit_history import EditHistory, Row
 from lightning_edit.callbacks.examiner import Examiner
-from lightning_edit.callbacks.measuring import MeasuringPlan, is_last
+from lightning_edit.callbacks.measuring import PAPER_COUNTS, MeasuringPlan, is_last
 from lightning_edit.callbacks.scalars import keep_metric, log_scalars, write_to_loggers
 from lightning_edit.callbacks.strategies import on_rank_zero
 from lightning_edit.editors.report import EditReport
@@ -53,7 +53,8 @@ class EditMonitor(EditCallback):
     Args:
         every_n_commits: Measure after each so many commits; None for not at all.
         at_counts: Measure as soon as so many edits have been made, for each number in the list; `all` among them is
-            the last edit of a file or list, or the `max_edits`-th, or the end of training.
+            the last edit of a file or list, or the `max_edits`-th, or the end of training. `paper` in place of a
+            list is 1, 10, 20, 50, 100, 200, 500, 1000 and all, as in *Revisiting*.
         at_start: Measure the unedited model, before the first step.
         at_validation: Measure when validation starts.
         at_end: Measure when training ends.
@@ -82,7 +83,7 @@ class EditMonitor(EditCallback):
     def __init__(
         self,
         every_n_commits: int | None = 1,
-        at_counts: list[int | Literal["all"]] | None = None,
+        at_counts: list[int | Literal["all"]] | Literal["paper"] | None = None,
         at_start: bool = False,
         at_validation: bool = False,
         at_end: bool = True,
@@ -110,7 +111,8 @@ class EditMonitor(EditCallback):
         options = AnswerOptions(longest, thought_tokens, batch_size, until, chat, system, reasoning)
         asked = (budget, paraphrases, locality, portability, seed, decode)
         evaluator = Evaluator(*asked, options=options, judge=get_judge(judge))
-        self.plan = MeasuringPlan(every_n_commits, at_counts or ())
+        counts = PAPER_COUNTS if at_counts == "paper" else at_counts or ()
+        self.plan = MeasuringPlan(every_n_commits, counts)
         self.examiner = Examiner(evaluator, batch_budget, teacher_forced, by_confidence, confidence_template)
         self.at_start, self.at_validation, self.at_end = at_start, at_validation, at_end
         self.commit_locality, self.each_batch = commit_locality, batch_budget != 0
