@@ -17,7 +17,7 @@ def summarise(label: str, results: Sequence[RunResult]) -> RunResult:
 
     Args:
         label: Name of the run.
-        results: The same run, one for each seed, measured at the same steps.
+        results: The same run, one for each seed; of a curve those steps count at which all were measured.
     """
     first = results[0]
     merged = RunResult(label, {**first.row, "seeds": len(results)}, {}, dict(first.files))
@@ -39,8 +39,7 @@ def summarise(label: str, results: Sequence[RunResult]) -> RunResult:
 
 def _band(name: str, curves: Sequence[Curve]) -> dict[str, Curve]:
     """The mean of curves with equal steps, and one standard deviation to either side."""
-    steps = curves[0].steps
-    columns = list(zip(*(curve.values for curve in curves), strict=True))
+    steps, columns = _together(curves)
     means = [statistics.fmean(column) for column in columns]
     if len(curves) < 2:
         return {name: Curve(list(steps), means)}
@@ -52,6 +51,15 @@ def _band(name: str, curves: Sequence[Curve]) -> dict[str, Curve]:
         f"{name}:low": Curve(list(steps), low),
         f"{name}:high": Curve(list(steps), high),
     }
+
+
+def _together(curves: Sequence[Curve]) -> tuple[list[float], list[tuple[float, ...]]]:
+    """Values of all curves at the steps that all of them have; a run that ended early has fewer."""
+    if all(curve.steps == curves[0].steps for curve in curves):
+        return list(curves[0].steps), list(zip(*(curve.values for curve in curves), strict=True))
+    known = [dict(zip(curve.steps, curve.values, strict=True)) for curve in curves]
+    steps = [step for step in known[0] if all(step in own for own in known)]
+    return steps, [tuple(own[step] for own in known) for step in steps]
 
 
 def _is_number(value: Scalar) -> bool:

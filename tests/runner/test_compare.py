@@ -119,6 +119,12 @@ def test_mistakes_are_named(model_folder: Path, request_file: Path, tmp_path: Pa
         compare(tmp_path, {"unedited": {}}, None, *names, count=4, unedited=True)
 
 
+def test_a_seed_that_ended_early_leaves_the_steps_that_all_have() -> None:
+    long, short = Curve([1, 2, 3], [0.0, 1.0, 1.0]), Curve([2, 3], [0.0, 0.5])
+    found = summarise("memit", [RunResult("", curves={"r": long}), RunResult("", curves={"r": short})])
+    assert found.curves["r"] == Curve([2, 3], [0.5, 0.75])
+
+
 def test_seeds_are_summed_up() -> None:
     one = RunResult("", {"editor": "memit", "edits": 4, "reliability": 1.0}, {"r": Curve([1, 2], [0.0, 1.0])})
     two = RunResult("", {"editor": "memit", "edits": 4, "reliability": 0.5}, {"r": Curve([1, 2], [0.0, 0.5])})
