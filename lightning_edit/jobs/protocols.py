@@ -190,8 +190,9 @@ class _CleanModel:
             if self._applied:
                 self.editor.rollback(self.lm, self._applied)
         except EditError as error:
-            note = f"the editor cannot undo, so weights were put back from a copy: {error}"
-            self.notes += [note] if not any(known.startswith(note[:40]) for known in self.notes) else []
+            why = str(error).rpartition(": ")[2].partition(". ")[0].rstrip(".")  # without the request it begins with
+            note = f"the editor cannot undo, so weights were put back from a copy ({why})"
+            self.notes += [note] if note not in self.notes else []
             self.put_back()
             return
         distance = self._distance()

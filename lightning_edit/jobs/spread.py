@@ -13,7 +13,8 @@ def summarise(label: str, results: Sequence[RunResult]) -> RunResult:
     """One result for all seeds: means in the row and in the curves, sample standard deviations beside them.
 
     A number `x` is joined by `x_std` where there is more than one seed; a curve `x` by `x:low` and `x:high`, one
-    standard deviation below and above. What is no number is taken from the first seed, further tables among it.
+    standard deviation below and above. What is no number is taken from the first seed, further tables among it; a
+    remark that all seeds make is made once.
 
     Args:
         label: Name of the run.
@@ -21,7 +22,7 @@ def summarise(label: str, results: Sequence[RunResult]) -> RunResult:
     """
     first = results[0]
     merged = RunResult(label, {**first.row, "seeds": len(results)}, {}, dict(first.files))
-    merged.notes = [note for result in results for note in result.notes]
+    merged.notes = list(dict.fromkeys(note for result in results for note in result.notes))
     merged.tables = list(first.tables)
     for key, value in first.row.items():
         if not _is_number(value) or not all(key in result.row for result in results):
