@@ -6,6 +6,7 @@ an editor plays and is measured stands in `geometry_stage.py`.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -86,18 +87,22 @@ def common_reliability(families: Mapping[str, Sequence[RunResult]]) -> float | N
 
 
 def at_level(results: Sequence[RunResult], level: float) -> dict[str, Scalar]:
-    """Numbers of one editor at a reliability, interpolated between the two settings that enclose it most closely.
+    """Numbers of one editor at a reliability, interpolated between two neighbouring settings that enclose it.
+
+    With more and more strength an editor may lose edits again, to the damage it does. Where it passes the level twice,
+    the side of higher locality counts.
 
     Args:
-        results: Its settings.
+        results: Its settings, in the order of their strength.
         level: The reliability.
     """
 
     def reached(result: RunResult) -> float:
         return float(result.row["reliability"])
 
-    below = max((result for result in results if reached(result) <= level), key=reached)
-    above = min((result for result in results if reached(result) >= level), key=reached)
+    pairs = [sorted(pair, key=reached) for pair in pairwise(results)] or [[results[0], results[0]]]
+    enclosing = [pair for pair in pairs if reached(pair[0]) <= level <= reached(pair[1])]
+    below, above = max(enclosing, key=lambda pair: fmean(float(result.row.get("locality", 0.0)) for result in pair))
     wide = reached(above) - reached(below)
     share = (level - reached(below)) / wide if wide else 0.0
     row: dict[str, Scalar] = {"editor": str(below.row["editor"]), "edits": below.row["edits"]}

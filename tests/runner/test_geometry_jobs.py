@@ -213,6 +213,9 @@ def test_interpolation_between_settings() -> None:
     assert at_level(one, 0.8)["locality"] == pytest.approx(0.9 - 0.4 * 2 / 3)
     assert at_level(other, 0.8) == {"editor": "e", "edits": 4, "reliability": 0.8, "locality": 0.6}
     assert common_reliability({"one": one, "low": [result(0.0, 1.0), result(0.1, 1.0)]}) is None
+    broken = [result(0.3, 1.0), result(0.9, 0.9), result(0.5, 0.4)]  # too strong in the end
+    assert at_level(broken, 0.6)["locality"] == pytest.approx(0.95)
+    assert at_level([result(0.7, 0.8)], 0.7)["locality"] == 0.8
 
 
 def test_what_cannot_be_played_is_named(model_folder: Path, reading: Reading, edits: Edits) -> None:
