@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lightning_edit.chat import Chat, render
 from lightning_edit.errors import EditError, RequestError
+from lightning_edit.model.causal import forward_last
 from lightning_edit.model.encoding import tokenize
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.model.layout import forward_last
 
 __all__ = ["Stop", "check_room", "decode", "decode_tokens", "forward_last", "sample"]
 

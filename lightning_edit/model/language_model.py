@@ -15,10 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from lightning_edit.chat import Chat
 from lightning_edit.errors import RequestError, SiteError
 from lightning_edit.model.borrowing import borrow
+from lightning_edit.model.causal import CausalLayout
 from lightning_edit.model.encoding import Encoded, Span, last_token, pad, padding_token, tokenize
 from lightning_edit.model.identity import model_identity
 from lightning_edit.model.interception import Intercept
-from lightning_edit.model.layout import CausalLayout, Layout
+from lightning_edit.model.layout import Layout
 from lightning_edit.model.prompt_memory import PromptMemory
 from lightning_edit.model.prompt_scope import PromptScope
 from lightning_edit.model.seq2seq import layout_of

@@ -19,8 +19,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 
 from lightning_edit.errors import EditError
+from lightning_edit.model.causal import CausalLayout
 from lightning_edit.model.encoding import pad, padding_token, tokenize
-from lightning_edit.model.layout import IGNORED, CausalLayout, Feed, Layout, Pair, Prediction, Rows, Side, Writing
+from lightning_edit.model.layout import IGNORED, Feed, Layout, Pair, Prediction, Rows, Side, Writing
 
 if TYPE_CHECKING:
     from lightning_edit.model.language_model import LanguageModel

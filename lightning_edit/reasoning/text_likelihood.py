@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lightning_edit.errors import EditError, RequestError
 from lightning_edit.evaluation.likelihood import Likelihoods
+from lightning_edit.model.causal import forward_last
 from lightning_edit.model.encoding import pad, padding_token, tokenize
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.model.layout import forward_last
 
 Window = tuple[list[int], int]
 """Tokens, and how many of them, at the end, are predicted."""

@@ -10,10 +10,11 @@ from lightning_edit import EditableModule
 from lightning_edit.decoding import decode, decode_tokens, sample
 from lightning_edit.errors import EditError, RequestError, SiteError
 from lightning_edit.evaluation.likelihood import score_continuations
+from lightning_edit.model.causal import CausalLayout
 from lightning_edit.model.encoding import pad
 from lightning_edit.model.generation import generate
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.model.layout import IGNORED, CausalLayout
+from lightning_edit.model.layout import IGNORED
 from lightning_edit.model.seq2seq import Seq2SeqLayout, auto_class
 from lightning_edit.model.statistics import collect_statistics
 from lightning_edit.reasoning.text_likelihood import score_texts
