@@ -146,7 +146,7 @@ SHOWN = {
 
 
 def draw_frontier(path: Path, families: Mapping[str, Sequence[RunResult]]) -> Path:
-    """What each setting costs over what it achieves, one line an editor.
+    """What each setting costs over what it achieves, one line an editor, from setting to setting in their order.
 
     Args:
         path: The PNG file.
@@ -155,14 +155,9 @@ def draw_frontier(path: Path, families: Mapping[str, Sequence[RunResult]]) -> Pa
     panels: dict[str, list[Line]] = {}
     for key, title in SHOWN.items():
         panels[title] = [
-            Line(name, *_sorted([(float(r.row["reliability"]), float(r.row[key])) for r in rows]), marks=True)
+            Line(name, [float(r.row["reliability"]) for r in rows], [float(r.row[key]) for r in rows], marks=True)
             for name, rows in families.items()
             if all(key in result.row for result in rows)
         ]
     title = "What each setting costs, over the reliability it reaches"
     return draw_panels(path, panels, Axis("reliability"), Axis(""), title, alike=False)
-
-
-def _sorted(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    ordered = sorted(points)
-    return [x for x, _ in ordered], [y for _, y in ordered]
