@@ -6,7 +6,7 @@ weight of the model's preset, then other weights on the best stretch. What comes
 for `edit_model`. A trial of few requests says little about long sequences: read it as a place to begin.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from lightning_edit.editors.registry import editor_class, get_editor, option_nam
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.diagnose_trial import ASKED, Trial, score_of, stretch_name
-from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
+from lightning_edit.jobs.geometry_plots import Axis, Line, at_counts, draw_panels
 from lightning_edit.jobs.geometry_reading import read_batches
 from lightning_edit.jobs.geometry_settings import Reading
 from lightning_edit.jobs.inputs import EMBEDDED, gather_moments, read_requests
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.runner.results import RunResult
+from lightning_edit.runner.results import RunResult, Scalar
 
 KNOBS = ("prior_weight", "l2")
 """Options that say how dear a change is, in the order in which they are looked for."""
@@ -105,7 +105,8 @@ def diagnose(
     settings = {"editor": editor, "options": {**(options or {}), **trial.settings[best.label]}}
     path = write_settings(output / "preset.yaml", settings, best, len(wanted))
     results[0].files["settings for edit_model"] = path
-    results[0].files["trials"] = _draw(output / "trials.png", by_layers, by_weight, knob)
+    first_rows, last_rows = ([result.row for result in part] for part in (by_layers, by_weight))
+    results[0].files["trials"] = draw_trials(output / "trials.png", first_rows, last_rows, knob)
     command = f"lightning-edit run edit_model --config {path} --model {model} --requests {requests}"
     notes += [f"{best.label} scores best, {score_of(best):.2f}; use it with: {command}"]
     results[0].notes += [*notes, "every trial was undone, and the weights were what they had been, bit for bit"]
@@ -158,25 +159,34 @@ def write_settings(path: Path, settings: dict[str, Any], best: RunResult, count:
     return path
 
 
-def _draw(path: Path, by_layers: Sequence[RunResult], by_weight: Sequence[RunResult], knob: str | None) -> Path:
-    """What was asked, by first layer; and by prior weight."""
-    panels = {"by first edited layer": _lines(by_layers, [float(_first(result)) for result in by_layers])}
-    if by_weight:
-        ordered = sorted(by_weight, key=lambda result: float(result.row[knob or ""]))
-        start = [float(result.row[knob or ""]) for result in ordered]
-        panels[f"by {knob}, lowest to highest"] = _lines(ordered, [float(place) for place in range(len(start))])
-    return draw_panels(path, panels, Axis("first layer, or place in the order"), Axis("share, or median $R_k$"))
+def draw_trials(
+    path: Path, by_layers: Sequence[Mapping[str, Scalar]], by_weight: Sequence[Mapping[str, Scalar]], knob: str | None
+) -> Path:
+    """What was asked and measured, by stretch of layers and by prior weight.
+
+    Args:
+        path: The PNG file.
+        by_layers: Rows of the trials with other layers, in their order.
+        by_weight: Rows of the trials with other weights.
+        knob: Name of the weight.
+    """
+    spots = [float(place) for place in range(len(by_layers))]
+    panels = {"one stretch of layers after another": _lines(by_layers, spots)}
+    ticks = {spot: str(row["layers"]) for spot, row in zip(spots, by_layers, strict=True)}
+    axes = [Axis("edited layers", ticks=ticks)]
+    if by_weight and knob:
+        ordered = sorted(by_weight, key=lambda row: float(row[knob]))
+        weights = [float(row[knob]) for row in ordered]
+        panels[f"layers {ordered[0]['layers']}, other weights"] = _lines(ordered, weights)
+        axes.append(at_counts(knob, weights))
+    return draw_panels(path, panels, axes, Axis("share, or median $R_k$"), "Trials, all of them undone")
 
 
-def _lines(results: Sequence[RunResult], x: Sequence[float]) -> list[Line]:
+def _lines(rows: Sequence[Mapping[str, Scalar]], x: Sequence[float]) -> list[Line]:
     """One line for each number."""
     lines = []
     for name in ("reliability", "generalization", "locality", "R_median", "R_median_last_layer"):
-        points = [(at, float(result.row[name])) for at, result in zip(x, results, strict=True) if name in result.row]
+        points = [(at, float(row[name])) for at, row in zip(x, rows, strict=True) if name in row]
         if points:  # a trial that failed has none
             lines.append(Line(name, [at for at, _ in points], [value for _, value in points], marks=True))
     return lines
-
-
-def _first(result: RunResult) -> str:
-    return str(result.row["layers"]).partition("-")[0]

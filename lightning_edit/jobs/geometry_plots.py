@@ -53,7 +53,7 @@ class Axis:
 def draw_panels(
     path: Path,
     panels: Mapping[str, Sequence[Line]],
-    x: Axis,
+    x: Axis | Sequence[Axis],
     y: Axis,
     title: str = "",
     mark: float | None = None,
@@ -65,7 +65,7 @@ def draw_panels(
     Args:
         path: The PNG file.
         panels: Lines by the title of their panel.
-        x: The x axes.
+        x: The x axis of every panel, or one for each.
         y: The y axis.
         title: Title of the figure.
         mark: A value of y to mark by a dashed line.
@@ -77,12 +77,12 @@ def draw_panels(
         figure.suptitle(title)
     labels = list(dict.fromkeys(line.label for lines in panels.values() for line in lines if not line.control))
     handles = {}
-    for axes, (name, lines) in zip(
-        figure.subplots(1, len(panels), sharey=alike, squeeze=False)[0], panels.items(), strict=True
-    ):
+    below = [x] * len(panels) if isinstance(x, Axis) else x
+    drawn = figure.subplots(1, len(panels), sharey=alike, squeeze=False)[0]
+    for axes, along, (name, lines) in zip(drawn, below, panels.items(), strict=True):
         for line in lines:
             points = [
-                (a, b) for a, b in zip(line.x, line.y, strict=True) if (a > 0 or not x.log) and (b > 0 or not y.log)
+                (a, b) for a, b in zip(line.x, line.y, strict=True) if (a > 0 or not along.log) and (b > 0 or not y.log)
             ]
             if points:
                 place = labels.index(line.like or line.label) if line.like or not line.control else None
@@ -95,12 +95,12 @@ def draw_panels(
                     markersize=4,
                 )
         axes.set_title(name, fontsize="medium")
-        axes.set_xlabel(x.label)
-        axes.set_xscale("log" if x.log else "linear")
+        axes.set_xlabel(along.label)
+        axes.set_xscale("log" if along.log else "linear")
         axes.set_yscale("log" if y.log else "linear")
-        if x.ticks is not None:
-            slope = 30 if sum(map(len, x.ticks.values())) > 30 else 0  # long names would run into each other
-            axes.set_xticks(list(x.ticks), list(x.ticks.values()), rotation=slope)
+        if along.ticks is not None:
+            slope = 30 if sum(map(len, along.ticks.values())) > 30 else 0  # long names would run into each other
+            axes.set_xticks(list(along.ticks), list(along.ticks.values()), rotation=slope)
             axes.set_xticks([], minor=True)
         if mark is not None:
             axes.axhline(mark, color="#000000", linestyle=":", linewidth=0.9)
