@@ -150,6 +150,7 @@ class Stage:
     measurements: int = 1
     tables: Sequence[Table] = ()
     clean: Weights = field(default_factory=dict)
+    _further: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)  # parameters, and what they held
 
     def weights(self, layers: Sequence[int]) -> Weights:
         """A copy of the edited weights as they are.
@@ -189,6 +190,7 @@ class Stage:
             look: Further numbers, asked for at each measurement.
         """
         self.remember(editor.layers)
+        self._remember_further(editor)
         cuts = [round(len(stream) * step / steps) for step in range(steps + 1)]
         looks = {round(steps * number / self.measurements) for number in range(1, self.measurements + 1)}
         result, seconds, pending = RunResult(""), 0.0, [0.0]
@@ -250,6 +252,16 @@ class Stage:
         """The clean weights again, bit for bit."""
         for layer, weight in self.clean.items():
             write_weight(self.lm.projection(layer), weight)
+        with torch.no_grad():
+            for parameter, value in self._further:
+                parameter.copy_(value)
+
+    def _remember_further(self, editor: Plays) -> None:
+        """Copy what an editor writes beside FFN outputs, such as MEND's other matrices."""
+        if isinstance(editor, Editor):
+            known = {id(parameter) for parameter, _ in self._further}
+            written = [parameter for parameter in editor.weights(self.lm) if id(parameter) not in known]
+            self._further += [(parameter, parameter.detach().clone()) for parameter in written]
 
 
 def load_model(model: str, dtype: str, device: str | None) -> LanguageModel:

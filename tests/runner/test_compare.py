@@ -5,13 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lightning_edit.data import load_requests
 from lightning_edit.editors.memit import MEMIT
+from lightning_edit.editors.registry import get_editor
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import EditError
+from lightning_edit.evaluation import Evaluator
 from lightning_edit.jobs.asking import Asking
 from lightning_edit.jobs.compare import compare
 from lightning_edit.jobs.spread import summarise
+from lightning_edit.jobs.stage import Stage
+from lightning_edit.module import EditableModule
 from lightning_edit.runner.results import Curve, RunResult
 
 
@@ -103,6 +109,21 @@ def test_a_refused_edit_counts_as_not_made(model_folder: Path, request_file: Pat
     assert result.row["relative_change"] == 0.0
     assert result.row["locality"] == 1.0
     assert result.notes[0] == "step 1 of 2 was refused: not today"
+
+
+def test_matrices_beside_ffn_outputs_are_put_back_too(model_folder: Path, request_file: Path) -> None:
+    lm = EditableModule.from_pretrained(str(model_folder)).language_model
+    clean = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    stage, stream = Stage(lm, Evaluator(decode="teacher_forced")), load_requests(request_file)
+    editor = get_editor("lora", policy="merge", modules=["q_proj"], rank=2, steps=3, lr=0.1)
+    editor.prepare(lm)
+    stage.play(editor, stream[:2], 1, stage.evaluator.measure_baseline(lm, stream))
+    editor.detach(lm)
+    moved = {name for name, value in lm.model.state_dict().items() if not torch.equal(value, clean[name])}
+    assert moved
+    assert all(name.endswith("q_proj.weight") for name in moved)
+    stage.restore()
+    assert all(torch.equal(value, clean[name]) for name, value in lm.model.state_dict().items())
 
 
 def test_mistakes_are_named(model_folder: Path, request_file: Path, tmp_path: Path) -> None:
