@@ -25,7 +25,7 @@ COLUMNS = {
     "abstention": "unknown",
     "false_abstention": "unknown, wrongly",
     "locality": "locality",
-    "seconds_per_event": "s per event",
+    "cpu_seconds_per_event": "CPU s per event",
 }
 MOST_NOTES = 3
 
