@@ -1,9 +1,11 @@
 """The benchmarks run at a tiny size, and their table says what it should."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import timing
 from benchmarks.__main__ import BENCHMARKS, main
@@ -22,6 +24,14 @@ AIMS = {
     "device": [1 / 10, 1 / 40, 1 / 5, None, 1.0, None],
     "training": [1.01, 1.03, 1.03, None, None],
 }
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """The benchmarks choose a number of threads; give back the one that was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -87,7 +97,7 @@ def test_a_model_for_a_gpu_is_not_made_on_the_cpu(capsys: pytest.CaptureFixture[
 
 
 def test_one_model_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = main(["keys", "--tiny", "--model", "gpt2", "--output", str(tmp_path)])
+    rows = main(["keys", "--tiny", "--threads", "1", "--model", "gpt2", "--output", str(tmp_path)])
     assert {row.way.split(",")[0] for row in rows} == {"tiny GPT-2"}
     with pytest.raises(SystemExit):
         main(["keys", "--tiny", "--model", "llama", "--output", str(tmp_path)])
