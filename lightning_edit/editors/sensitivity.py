@@ -3,8 +3,8 @@
     S minimises  sum_k w_k u_k'(S - W_b) lambda M (S - W_b)'u_k + ||V - S K||^2,    w_k ~ sigma_k^(-2a)
 
 With a = 1 the first term is lambda times the sum of the expected squared relative change rates of *Revisiting* (arXiv
-2606.00570, Definition 4.4). `docs/safer-editing.md` derives it; `algebra/sensitivity.py` solves it. This file knows where
-directions and weights come from: the key statistics that the prior is made of, and the base weight.
+2606.00570, Definition 4.4). `docs/safer-editing.md` derives it; `algebra/sensitivity.py` solves it. This file knows
+where directions and weights come from: the key statistics that the prior is made of, and the base weight.
 """
 
 from typing import Any
