@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.callbacks.commit import build_editor
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.gate import Action, Gate, Refusal, strength_of
 from lightning_edit.callbacks.guard_setup import GuardSetup
+from lightning_edit.callbacks.logged_limits import LoggedLimits
 from lightning_edit.callbacks.scalars import log_scalars
 from lightning_edit.callbacks.strategies import on_rank_zero
 from lightning_edit.editors.editor import Editor
@@ -24,7 +26,7 @@ from lightning_edit.evaluation import AnswerOptions
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
-VERSION = 1
+VERSION = 2  # 2: the last values of limited metrics
 
 
 class EditGuard(EditCallback):
@@ -45,12 +47,13 @@ class EditGuard(EditCallback):
     one, under the same budgets. Every request that did not pass as it came is in `refusals`, with the reason.
 
     Training between edits is not blamed on edits: harms are measured from just before a batch to just after it.
+    `limits` look at the run as a whole instead: while a logged metric is above its limit, no batch is tried at all.
 
     Log keys: `guard/refused`, and for each probe `guard/<probe>`, of the last batch that passed, and
     `guard/spent/<probe>`, of all of them added up.
 
     Args:
-        budgets: Largest harm of one batch, by probe; locality 0.1 where neither this nor `total_budgets` is given.
+        budgets: Largest harm of one batch, by probe; locality 0.1 where no budget and no limit is given.
         total_budgets: Largest harm of all batches together, by probe.
         action: `refuse`, `halve` or `weaken`.
         strengths: Shares of the way to their targets that `weaken` tries, in this order.
@@ -58,6 +61,7 @@ class EditGuard(EditCallback):
             that needs key statistics has to be prepared. It must not write the weights that the first editor writes.
         another_options: Its arguments, where it is given by name.
         measures: Functions from the language model to a number of which more is worse, by name, or their import paths.
+        limits: Largest values of logged metrics, by log key such as `val_loss`; the last logged value counts.
         locality_budget: Requests whose locality probes are asked.
         locality_each: Probes asked of each.
         max_new_tokens: Longest answer.
@@ -78,6 +82,7 @@ class EditGuard(EditCallback):
         another: Editor | str | dict[str, Any] | None = None,
         another_options: dict[str, Any] | None = None,
         measures: dict[str, Callable[[Any], float]] | None = None,
+        limits: dict[str, float] | None = None,
         locality_budget: int = 32,
         locality_each: int = 2,
         max_new_tokens: int = 24,
@@ -87,14 +92,16 @@ class EditGuard(EditCallback):
         batch_size: int = 32,
         seed: int = 0,
     ) -> None:
-        if budgets is None and total_budgets is None:
+        if budgets is None and total_budgets is None and limits is None:
             budgets = {"locality": 0.1}
         options = AnswerOptions(max_new_tokens, batch_size=batch_size)
         asked = (locality_budget, locality_each, options, texts, tokens, max_length, batch_size, seed)
         shares = [0.5, 0.25] if strengths is None else strengths
         self.what = GuardSetup(budgets or {}, total_budgets or {}, action, shares, measures or {}, *asked)
         self.another = build_editor(another, another_options or {})
-        self._gate = Gate({}, self.what.budgets, self.what.total_budgets, action, shares, self.another)
+        self.limits = LoggedLimits(limits or {})
+        allowed = (self.what.budgets, self.what.total_budgets)
+        self._gate = Gate({}, *allowed, action, shares, self.another, self.limits.exceeded)
         self._probes: dict[str, Any] = {}  # saved states of probes that have not been made yet
         self._loaded: dict[str, Any] | None = None
 
@@ -133,6 +140,7 @@ class EditGuard(EditCallback):
             return
         self._gate.load_state_dict(state["gate"])
         self._probes = state["probes"]
+        self.limits.load_state_dict(state["logged"])
         if self.another is not None and (trainer.is_global_zero or self.another.acts_on_every_rank):
             self.another.load_state_dict(state["another"])
             self.another.attach(lm)
@@ -152,6 +160,20 @@ class EditGuard(EditCallback):
             self._gate.probes = known
 
         on_rank_zero(trainer, make)
+
+    def on_before_edit(
+        self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]
+    ) -> None:
+        """Look at what has been logged; on every rank, since reading it may gather."""
+        if self.limits.limits:
+            self.limits.read(trainer.callback_metrics)
+
+    def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Say which limits stood for nothing."""
+        if unseen := self.limits.unseen():
+            rank_zero_warn(
+                f"EditGuard's limits on {', '.join(unseen)} stood for nothing: before no edit were they logged."
+            )
 
     def on_after_edit(
         self,
@@ -183,6 +205,7 @@ class EditGuard(EditCallback):
             "version": VERSION,
             "gate": self._gate.state_dict(),
             "probes": probes or self._probes,
+            "logged": self.limits.state_dict(),
             "another": None if self.another is None else self.another.state_dict(),
         }
 

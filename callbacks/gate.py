@@ -5,7 +5,7 @@ what its guard refuses leaves model and editor as they were, bit for bit; everyt
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -54,6 +54,7 @@ class Gate:
         action: What is tried with a batch that costs too much: nothing, its halves, or less strength.
         strengths: Strengths to try, in this order.
         another: An editor for requests that do not pass.
+        closed: Says why nothing may pass for now, or None.
 
     Attributes:
         refusals: Requests that did not pass as they came, in order.
@@ -68,6 +69,7 @@ class Gate:
     action: Action = "halve"
     strengths: Sequence[float] = (0.5, 0.25)
     another: Editor | None = None
+    closed: Callable[[], str | None] = lambda: None
     refusals: list[Refusal] = field(default_factory=list, init=False)
     spent: dict[str, float] = field(default_factory=dict, init=False)
     harms: dict[str, float] = field(default_factory=dict, init=False)
@@ -94,7 +96,10 @@ class Gate:
         begin = time.perf_counter()
         for probe in self.probes.values():
             probe.begin(lm, [*earlier, *batch])
-        report, refused = self._attempt(editor, lm, batch, len(earlier))
+        if reason := self.closed():
+            report, refused = EditReport(), [(request, reason) for request in batch]
+        else:
+            report, refused = self._attempt(editor, lm, batch, len(earlier))
         spent = report.seconds.get("total", 0.0)
         fate = "refused"
         if self.another is not None:

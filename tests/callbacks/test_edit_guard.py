@@ -215,6 +215,38 @@ def test_the_later_word_counts_across_both_editors(trained_backend: str, statist
     assert memory.requests == []  # the weights know better now
 
 
+class Logs(pl.Callback):
+    """Logs one number a step, before the edits of the step."""
+
+    def __init__(self, values: Sequence[float]) -> None:
+        self.values = values
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        pl_module.log("drift", self.values[trainer.global_step])
+
+
+def test_nothing_passes_while_a_logged_metric_is_above_its_limit(trained_backend: str, statistics: Path) -> None:
+    edits, watch = editing(statistics), Watch()
+    keeper = guard(limits={"drift": 0.5})
+    run(trained_backend, [Logs([0.5, 0.5, 0.6, math.nan] + [0.1] * 20), edits, keeper, watch])
+    refused = [entry.id for entry in keeper.refusals]
+    assert refused
+    assert all(entry.reason.startswith("drift was logged as ") for entry in keeper.refusals)
+    assert all(entry.reason.endswith(", 0.5 is allowed") for entry in keeper.refusals)
+    assert edits.editor is not None
+    assert [item.id for item in edits.editor.requests] == [f"r{n}" for n in range(6) if f"r{n}" not in refused]
+    assert len(edits.editor.requests) >= 2
+    assert [same(*pair) for pair in watch.pairs] == [f"r{2 * n}" in refused for n in range(3)]
+    assert keeper.state_dict()["logged"]["drift"] <= 0.5
+
+
+def test_a_limit_on_what_nobody_logs_is_said(trained_backend: str, statistics: Path) -> None:
+    keeper = guard(limits={"nobody/logs/this": 0.5})
+    with pytest.warns(UserWarning, match="limits on nobody/logs/this stood for nothing"):
+        run(trained_backend, [editing(statistics), keeper])
+    assert not keeper.refusals
+
+
 @pytest.mark.parametrize("steps", [3, 5])
 def test_a_resumed_run_refuses_what_the_uninterrupted_one_does(
     trained_backend: str, statistics: Path, tmp_path: Path, steps: int

@@ -23,7 +23,7 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
             "steps": 100,
             "weight_decay": 0.0,
             "prior_weight": 0.1,
-            "passes": 12,
+            "passes": 24,
             "stale_loss": 0.0,
         },
     ),
