@@ -180,7 +180,7 @@ def test_after_many_failures_in_a_row_nothing_more_is_sent():
     assert replies[8].fault == "not asked: 3 requests in a row have failed, the last with: status 500"
 
 
-@pytest.mark.parametrize("value", ["0.4", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize("value", ["0.4", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"])
 def test_the_server_says_how_long_to_wait(value, monkeypatch):
     waits = []
     monkeypatch.setattr("lightning_edit.llm.endpoint.LONGEST_WAIT", 0.5)
