@@ -50,8 +50,8 @@ def geometry_compare(
         budget: Requests that are asked about at each measurement; all where null.
         decode: greedy lets the model write and judges its answer; teacher_forced is cheaper and flatters.
         abilities: Questions asked for each ability of the embedded model at the end; 0 for none.
-        share_targets: Let all editors solve for the targets that the first one finds, which saves most of the time and
-            leaves nothing but the solutions to compare. Every editor then needs `targets: base`.
+        share_targets: Find each target once, on the clean model, for all editors, which saves most of the time and
+            leaves nothing but the solutions to compare.
         dtype: Precision of the weights.
         device: Where the model goes; the first GPU, or else the CPU, where absent.
     """

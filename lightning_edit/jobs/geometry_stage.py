@@ -12,9 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.editor import Editor
-from lightning_edit.editors.shared_targets import hand_over_targets
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Baseline, Evaluator
 from lightning_edit.geometry.activations import Point, edited_parameters, ffn_points, random_state, swapped
@@ -24,6 +22,7 @@ from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.geometry_reading import points_of, read_batches, read_spectra
 from lightning_edit.jobs.geometry_settings import Edits, Reading
 from lightning_edit.jobs.inputs import draw_stream, gather_moments
+from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
 from lightning_edit.requests import EditRequest
 
@@ -86,8 +85,7 @@ class GeometryStage:
         self.lm = lm = load_model(model, dtype, device)
         self.reading, self.evaluator, self.seed = reading, evaluator, edits.seed
         self.abilities = 0  # questions asked for each ability of the embedded model at the last measurement
-        self.share_targets = False  # whether all closed-form editors solve for the targets that the first one finds
-        self._finder: ClosedFormEditor | None = None
+        self.share_targets = False  # whether all closed-form editors solve for targets found once, on the clean model
         self.stream = draw_stream(edits.requests, count, edits.seed, edits.choice)
         methods = {label: Declared.read(own, edits.shared or {}, 1) for label, own in edits.editors.items()}
         needed = needed_layers(lm, methods.values())
@@ -102,6 +100,7 @@ class GeometryStage:
             editor.detach(lm)
         self.stage = Stage(lm, evaluator or Evaluator())
         self.stage.remember(self.edited)
+        self._targets = SharedTargets(self.stage.clean)
         self._clean = self.weights()
         self.batches = read_batches(lm, reading, edits.requests, self.stream)
         self.baseline: Baseline | None = evaluator.measure_baseline(lm, self.stream) if evaluator else None
@@ -136,6 +135,8 @@ class GeometryStage:
         if sorted({*counts}) != list(counts) or not 1 <= counts[0] <= counts[-1] <= len(self.stream):
             raise EditError(f"found counts={list(counts)}, expected ascending ones from 1 to {len(self.stream)}")
         editor, probe = self.casts[label].editor(self.seed), self.probe()
+        if self.share_targets:
+            editor.find_targets_with(self._targets)
         played = Played(probe, editor.layers, places=[self.lm.site(layer).label for layer in editor.layers])
         try:
             for start, stop in pairwise([0, *counts]):
@@ -189,17 +190,8 @@ class GeometryStage:
         before = self.weights()
         for start in range(0, len(requests), size):
             before = self.weights()
-            if self.share_targets and isinstance(editor, ClosedFormEditor):
-                self._lend_targets(editor)
             editor.edit(self.lm, requests[start : start + size])
         return before
-
-    def _lend_targets(self, editor: ClosedFormEditor) -> None:
-        """What the first editor has found; it is the first one's first edit where there is nothing yet."""
-        if self._finder is None:
-            self._finder = editor
-        elif self._finder is not editor:
-            hand_over_targets(self._finder, editor, self.lm)
 
     def _ask(self, count: int, last: bool) -> Row:
         """Shares of right answers about the edits so far, and in the end what else the model can still do."""

@@ -198,9 +198,6 @@ def test_editors_that_share_targets_do_what_they_do_alone(
         )
         found.append(rows(played))
     assert found[0] == found[1]
-    live = Edits(editors, requests=str(request_file), choice="first", tokens=600)
-    with pytest.raises(EditError, match="live targets depend on earlier edits"):
-        geometry_compare(tmp_path, live, [3], str(model_folder), reading, share_targets=True)
 
 
 def test_interpolation_between_settings() -> None:
