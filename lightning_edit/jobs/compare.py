@@ -13,11 +13,12 @@ from lightning_edit.bars import job_bar, show_progress
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.asking import Asking
+from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
 from lightning_edit.jobs.protocols import play_in_groups
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
-from lightning_edit.jobs.stage import Cast, Declared, Stage, Table, Weights, distance, load_model
+from lightning_edit.jobs.stage import Stage, Table, Weights, distance, load_model
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.runner.results import RunResult, Scalar
 

@@ -18,11 +18,12 @@ from lightning_edit.editors.editor import Editor
 from lightning_edit.errors import RequestError
 from lightning_edit.evaluation import Baseline, Evaluator, say
 from lightning_edit.evaluation.answering import Decoding
+from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import EMBEDDED, Choice, draw_stream, gather_moments, read_requests
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
-from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
+from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.judge import exact_match
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import Curve, RunResult

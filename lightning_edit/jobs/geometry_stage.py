@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from lightning_edit.editors.editor import Editor
@@ -18,12 +17,13 @@ from lightning_edit.evaluation import Baseline, Evaluator
 from lightning_edit.geometry.activations import Point, edited_parameters, ffn_points, random_state, swapped
 from lightning_edit.geometry.probe import GeometryProbe
 from lightning_edit.geometry.stability import SIZES, stability
+from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.geometry_reading import points_of, read_batches, read_spectra
 from lightning_edit.jobs.geometry_settings import Edits, Reading
 from lightning_edit.jobs.inputs import draw_stream, gather_moments
 from lightning_edit.jobs.shared_targets import SharedTargets
-from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
+from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.requests import EditRequest
 
 Row = dict[str, float]
@@ -99,9 +99,8 @@ class GeometryStage:
         for editor in editors:
             editor.detach(lm)
         self.stage = Stage(lm, evaluator or Evaluator())
-        self.stage.remember(self.edited)
+        self.stage.remember(self.edited, further)
         self._targets = SharedTargets(self.stage.clean)
-        self._clean = self.weights()
         self.batches = read_batches(lm, reading, edits.requests, self.stream)
         self.baseline: Baseline | None = evaluator.measure_baseline(lm, self.stream) if evaluator else None
         begun = self._probe()
@@ -149,7 +148,6 @@ class GeometryStage:
         finally:
             editor.detach(self.lm)  # hooks and memories go, too
             self.stage.restore()
-            self._restore()
         if not played.values:
             raise EditError(f"{played.notes[-1]} Expected at least the first {counts[0]} edits.")
         return played
@@ -176,12 +174,6 @@ class GeometryStage:
     def weights(self) -> dict[str, Tensor]:
         """Copies of the parameters that any editor edits, by name."""
         return {name: self.lm.model.get_parameter(name).detach().clone() for name in self.parameters}
-
-    def _restore(self) -> None:
-        """The clean values of every edited parameter, which an editor such as MEND has more of than FFN outputs."""
-        with torch.no_grad():
-            for name, value in self._clean.items():
-                self.lm.model.get_parameter(name).copy_(value)
 
     def _edit(
         self, editor: Editor, probe: GeometryProbe, requests: Sequence[EditRequest], size: int

@@ -13,8 +13,8 @@ from typing import Any
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.hybrid import Hybrid
 from lightning_edit.errors import EditError
+from lightning_edit.jobs.cast import Declared
 from lightning_edit.jobs.leaderboard_cells import Load
-from lightning_edit.jobs.stage import Declared
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 

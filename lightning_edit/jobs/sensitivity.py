@@ -15,11 +15,12 @@ from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.errors import EditError, StatisticsError
 from lightning_edit.evaluation import Baseline, Evaluator
 from lightning_edit.evaluation.answering import Decoding
+from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
-from lightning_edit.jobs.stage import Cast, Declared, Stage, load_model
+from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.heatmap import Panel, draw_heatmaps
 from lightning_edit.runner.results import RunResult

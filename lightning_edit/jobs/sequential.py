@@ -21,10 +21,11 @@ from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Evaluator
 from lightning_edit.evaluation.answering import Decoding
+from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
 from lightning_edit.jobs.spread import summarise
-from lightning_edit.jobs.stage import Cast, Declared, Plays, Stage, load_model
+from lightning_edit.jobs.stage import Plays, Stage, load_model
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.model.weights import write_weight
 from lightning_edit.requests import EditRequest

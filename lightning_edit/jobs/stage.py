@@ -4,22 +4,18 @@ What every comparing job does with one editor and one stream of edits: hand them
 meanwhile, put the weights back. Knows the order of these; which editors, and what is made of the numbers, the jobs say.
 """
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 
-from lightning_edit.algebra import KeyCovariance
 from lightning_edit.data.world import World
 from lightning_edit.data.world.abilities import measure_abilities
 from lightning_edit.decoding import decode
-from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.editor import Editor
-from lightning_edit.editors.registry import editor_class, get_editor, option_names
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Baseline, Evaluator, evaluate_counterfact, evaluate_token_accuracy
@@ -28,7 +24,6 @@ from lightning_edit.model.weights import read_weight, write_weight
 from lightning_edit.module import EditableModule
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import Curve, RunResult
-from lightning_edit.targets import TargetOptimizer
 
 Weights = dict[int, torch.Tensor]  # (d, n) by layer
 Table = Literal["counterfact", "zsre"]
@@ -49,89 +44,6 @@ class Plays(Protocol):
 
     def edit(self, module: object, requests: Iterable[EditRequest]) -> EditReport:
         """Make some edits."""
-
-
-@dataclass(frozen=True)
-class Declared:
-    """An editor as a recipe names it.
-
-    Args:
-        name: Its name, or the path of its class.
-        options: Its options.
-        steps: Number of steps its edits come in.
-    """
-
-    name: str
-    options: dict[str, Any]
-    steps: int
-
-    @classmethod
-    def read(cls, options: Mapping[str, Any], shared: Mapping[str, Any], steps: int) -> "Declared":
-        """Read what a recipe says of one editor.
-
-        Args:
-            options: Its own options, with `editor` (memit if absent) and `in_steps` among them; options that are
-                called like one of these, as a hybrid's are, stand under `options`.
-            shared: Options of all editors.
-            steps: Number of steps, where it has none of its own.
-        """
-        own = dict(options)
-        name, parts = str(own.pop("editor", "memit")), int(own.pop("in_steps", steps))
-        if parts < 1:
-            raise EditError(f"found {parts} steps, expected at least one step")
-        return cls(name, {**shared, **own.pop("options", {}), **own}, parts)
-
-    def build(self, seed: int = 0) -> Editor:
-        """Make the editor; one that samples contexts draws others for each seed.
-
-        Args:
-            seed: The seed.
-        """
-        known = option_names(editor_class(self.name))
-        seeded = {"seed": seed} if known is not None and "seed" in known else {}
-        return get_editor(self.name, **{**seeded, **self.options})
-
-
-class Cast:
-    """Prepared editors of one declaration: a closed-form one's priors are made once, and copied.
-
-    Args:
-        method: The declaration.
-        lm: The clean model.
-        moments: Key statistics of all layers it may want, or the file they are in.
-        optimizer: What finds its targets; the editor itself, on the model as it is, where absent.
-    """
-
-    def __init__(
-        self,
-        method: Declared,
-        lm: LanguageModel,
-        moments: Mapping[int, KeyCovariance] | str,
-        optimizer: TargetOptimizer | None = None,
-    ) -> None:
-        self.method, self._lm, self._moments, self._optimizer = method, lm, moments, optimizer
-        self._ready: Editor | None = None
-
-    def editor(self, seed: int = 0) -> Editor:
-        """An editor that is ready for its first edit.
-
-        Args:
-            seed: Seed of contexts, where it samples any.
-        """
-        editor = self._prepared(seed)
-        if self._optimizer is not None:
-            editor.find_targets_with(self._optimizer)
-        return editor
-
-    def _prepared(self, seed: int) -> Editor:
-        """An editor with its priors."""
-        if self._ready is not None:
-            return copy.deepcopy(self._ready)
-        editor = self.method.build(seed)
-        editor.prepare(self._lm, statistics=self._moments if editor.needs_statistics else None)
-        if isinstance(editor, ClosedFormEditor) and not isinstance(self.method.options.get("contexts"), int):
-            self._ready = copy.deepcopy(editor)
-        return editor
 
 
 @dataclass
@@ -160,13 +72,17 @@ class Stage:
         """
         return {layer: read_weight(self.lm.projection(layer)).clone() for layer in layers}
 
-    def remember(self, layers: Sequence[int]) -> None:
-        """Copy the weights of layers that nobody has edited yet, for `restore`.
+    def remember(self, layers: Sequence[int], parameters: Iterable[torch.Tensor] = ()) -> None:
+        """Copy what nobody has edited yet, for `restore`.
 
         Args:
-            layers: The layers that are about to be edited.
+            layers: The layers whose FFN outputs are about to be edited.
+            parameters: What else is about to be written, such as MEND's other matrices.
         """
         self.clean |= self.weights([layer for layer in layers if layer not in self.clean])
+        known = {id(parameter) for parameter, _ in self._further}
+        fresh = [parameter for parameter in parameters if id(parameter) not in known]
+        self._further += [(parameter, parameter.detach().clone()) for parameter in fresh]
 
     def play(
         self,
@@ -189,8 +105,7 @@ class Stage:
             tick: Called after every step.
             look: Further numbers, asked for at each measurement.
         """
-        self.remember(editor.layers)
-        self._remember_further(editor)
+        self.remember(editor.layers, editor.weights(self.lm) if isinstance(editor, Editor) else ())
         cuts = [round(len(stream) * step / steps) for step in range(steps + 1)]
         looks = {round(steps * number / self.measurements) for number in range(1, self.measurements + 1)}
         result, seconds, pending = RunResult(""), 0.0, [0.0]
@@ -255,13 +170,6 @@ class Stage:
         with torch.no_grad():
             for parameter, value in self._further:
                 parameter.copy_(value)
-
-    def _remember_further(self, editor: Plays) -> None:
-        """Copy what an editor writes beside FFN outputs, such as MEND's other matrices."""
-        if isinstance(editor, Editor):
-            known = {id(parameter) for parameter, _ in self._further}
-            written = [parameter for parameter in editor.weights(self.lm) if id(parameter) not in known]
-            self._further += [(parameter, parameter.detach().clone()) for parameter in written]
 
 
 def load_model(model: str, dtype: str, device: str | None) -> LanguageModel:

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 from lightning_edit.cli import main
 from lightning_edit.editors.preset_sheet import shipped_presets
-from lightning_edit.jobs.stage import Declared
+from lightning_edit.jobs.cast import Declared
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.runner.job import find_job, job_parser
 from lightning_edit.runner.merge import RecipeError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_edit.cli import main
-from lightning_edit.jobs.stage import Declared
+from lightning_edit.jobs.cast import Declared
 
 SMALL = {"select": "{facts} {question}", "answer": "{fact} {prompt}"}  # all that a context of 128 tokens has room for
 

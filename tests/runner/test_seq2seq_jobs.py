@@ -15,10 +15,10 @@ from lightning_edit.editors.mend.network import MENDNetwork
 from lightning_edit.editors.mend.training import size_of
 from lightning_edit.editors.preset_sheet import shipped_presets
 from lightning_edit.editors.storage import save_state
+from lightning_edit.jobs.cast import Declared
 from lightning_edit.jobs.geometry_seq2seq import seq2seq
 from lightning_edit.jobs.geometry_settings import Edits, Reading
 from lightning_edit.jobs.geometry_stage import GeometryStage
-from lightning_edit.jobs.stage import Declared
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.job import find_job, job_parser
