@@ -1,7 +1,7 @@
 """`leaderboard`: every editor, the same requests, several loads, everything measured, cell by cell.
 
 The comparison of *Revisiting* (arXiv 2606.00570): Tables 3, 29, 33, 37, 40 and 43, Figures 3 and 5. Knows what has to
-be there before the first cell: networks, model, requests. Which cells are played stands in `leaderboard_board.py`, how
+be there before the first cell: networks, model, requests. Which cells are wanted stands in `leaderboard_goals.py`, how
 one is played, kept and reported in the files beside it.
 """
 
@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning_edit.errors import EditError
+from lightning_edit.jobs.board import Board, ModelSource
 from lightning_edit.jobs.compare import UNEDITED
 from lightning_edit.jobs.inputs import Choice, draw_stream
-from lightning_edit.jobs.leaderboard_board import Board, Sources
 from lightning_edit.jobs.leaderboard_cells import CellFolder, Load
 from lightning_edit.jobs.leaderboard_entries import Entry, plain
+from lightning_edit.jobs.leaderboard_goals import Goals, Sources
 from lightning_edit.jobs.leaderboard_mend import MENDPlan, TrainedMEND, train_mend
 from lightning_edit.jobs.leaderboard_play import Arena, Measuring
 from lightning_edit.jobs.leaderboard_report import make_results
+from lightning_edit.jobs.preparer import KeySource
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.runner.results import RunResult
 
@@ -87,8 +89,12 @@ def leaderboard(
         entries = [entry.with_mend(trained.checkpoint) for entry in entries]
     lm = load_model(model, dtype, device)
     stream = draw_stream(requests, max(load.requests for load in plans), seed, choice)
-    sources = Sources(model, dtype, device, requests, corpus, statistics, tokens, seed, plain(asdict(lessons)), trouble)
-    board = Board(Arena(lm, stream, measuring or Measuring()), entries, plans, sources, CellFolder(output / "cells"))
+    source, keys = ModelSource(model, dtype), KeySource(requests, corpus, statistics, tokens)
+    arena, sources = (
+        Arena(lm, stream, measuring or Measuring()),
+        Sources(source, keys, seed, plain(asdict(lessons)), trouble),
+    )
+    board = Board(lm, source, [*Goals(arena, entries, plans, sources)], CellFolder(output / "cells"))
     board.play(deadline)
     return make_results(entries, board.found(), board.missing(), trained)
 

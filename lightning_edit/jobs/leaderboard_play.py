@@ -1,7 +1,7 @@
 """One cell of a leaderboard played: groups of edits made in the clean model, and everything measured that a row has.
 
 The protocol is that of `protocols.py` for every load: groups of one are single editing, one group of 500 is a sequence.
-Knows what is looked at while a model carries a group. Which cells there are stands in `leaderboard_board.py`.
+Knows what is looked at while a model carries a group. Which cells there are stands in `leaderboard_goals.py`.
 """
 
 import time

@@ -15,12 +15,12 @@ from lightning_edit.editors.memit import MEMIT
 from lightning_edit.editors.report import EditReport
 from lightning_edit.editors.retrieval.ike import ICE
 from lightning_edit.errors import EditError, RequestError
+from lightning_edit.jobs.board import mark
 from lightning_edit.jobs.events import events
 from lightning_edit.jobs.events_arena import EventArena, EventLoad, EventMeasuring
 from lightning_edit.jobs.events_convert import convert_events
 from lightning_edit.jobs.events_stream import EventEdits, draw_events
 from lightning_edit.jobs.inputs import gather_moments
-from lightning_edit.jobs.leaderboard_board import mark
 from lightning_edit.jobs.leaderboard_entries import Entry
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.requests import EditRequest

@@ -13,9 +13,9 @@ from lightning_edit.editors.grace.editor import GRACE
 from lightning_edit.editors.report import EditReport, Guard
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Evaluator, evaluate_token_locality, measure_token_baseline
+from lightning_edit.jobs.board import mark
 from lightning_edit.jobs.cast import Declared
 from lightning_edit.jobs.inputs import draw_stream, gather_moments
-from lightning_edit.jobs.leaderboard_board import mark
 from lightning_edit.jobs.leaderboard_cells import Load
 from lightning_edit.jobs.leaderboard_entries import Entry
 from lightning_edit.jobs.leaderboard_play import Arena, Measuring
