@@ -92,7 +92,7 @@ class Board:
             self._clean(cell)
             self.folder.write(cell)
             state = "failed" if cell.error else f"{cell.seconds:.0f} s"
-            console.print(f"{number} of {len(self.goals)}: {goal.what}: {state}", highlight=False)
+            console.print(f"{number} of {len(self.goals)}: {goal.what} ({state})", highlight=False)
 
     def _clean(self, cell: Cell) -> None:
         """Make sure that the model is the clean one; what left it otherwise is a failure, and the weights come anew."""

@@ -52,7 +52,7 @@ class EventGoals:
         for load in self.loads:
             for entry in self.entries:
                 settings = {**common, **self._load(load), "seed": self.seed, "editor": met[entry.label]}
-                what = f"{entry.label}, {load.events} events"
+                what = f"{entry.label}, events: {load.events}"
                 play = partial(self._play, entry=entry, load=load)
                 yield Goal(Cell(entry.label, load.events, settings), play, what)
 

@@ -7,9 +7,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_edit.jobs.cell_results import Shape, cells_as_result, remarks
 from lightning_edit.jobs.compare import UNEDITED
 from lightning_edit.jobs.leaderboard_cells import Cell
-from lightning_edit.runner.results import Curve, ReportTable, RunResult, Scalar
+from lightning_edit.runner.results import ReportTable, RunResult, Scalar
 
 CELLS = "events.csv"
 FIRST = ("events", "groups", "asked_events", "edits")
@@ -27,16 +28,13 @@ COLUMNS = {
     "locality": "locality",
     "cpu_seconds_per_event": "CPU s per event",
 }
-MOST_NOTES = 3
+SHAPE = Shape("events", "event/count", ("editor", "aligned", *FIRST))
 
 
 def make_results(
     labels: Sequence[str], found: Sequence[Cell], missing: Sequence[Cell], notes: Sequence[str], output: Path
 ) -> list[RunResult]:
     """A result for the unedited model and for each editor; tables and remarks on the whole stand with the first.
-
-    A row has the numbers of the largest finished load by their own names, and those of the smallest with `single_`
-    before them.
 
     Args:
         labels: Labels of the editors.
@@ -46,19 +44,16 @@ def make_results(
         output: Folder that takes the CSV file.
     """
     good = [cell for cell in found if cell.error is None]
-    results = [_result(label, [cell for cell in found if cell.editor == label]) for label in (UNEDITED, *labels)]
+    results = [
+        cells_as_result(label, [cell for cell in found if cell.editor == label], SHAPE) for label in (UNEDITED, *labels)
+    ]
     first = results[0]
     first.tables = [table for table in (_as_published(good, labels), _by_load(good, labels)) if table.rows]
     first.notes += notes
-    failed = {(cell.editor, cell.edits) for cell in found if cell.error}
-    waiting = [f"{cell.editor} ({cell.edits})" for cell in missing if (cell.editor, cell.edits) not in failed]
-    if waiting:
-        first.notes.append(f"{len(waiting)} cells were not played yet, run again to go on: {', '.join(waiting)}")
+    first.notes += remarks(found, missing)
     if good:
         first.files["cells"] = output / CELLS
         write_cells(first.files["cells"], good)
-        minutes, places = sum(cell.seconds for cell in good) / 60, sorted({cell.where for cell in good})
-        first.notes.append(f"{len(good)} cells, {minutes:.0f} minutes, on {'; '.join(places)}")
     return results
 
 
@@ -74,32 +69,6 @@ def write_cells(path: Path, cells: Sequence[Cell]) -> None:
         writer = csv.DictWriter(stream, keys)
         writer.writeheader()
         writer.writerows({"run": cell.editor, **cell.row} for cell in cells)
-
-
-def _result(label: str, cells: Sequence[Cell]) -> RunResult:
-    """One editor's cells as a row and curves."""
-    result = RunResult(label)
-    good = sorted((cell for cell in cells if cell.error is None), key=lambda cell: cell.edits)
-    if good:
-        small, large = good[0], good[-1]
-        result.row = dict(large.row)
-        if small.edits < large.edits:
-            shown = {key: value for key, value in small.row.items() if key not in ("editor", "aligned", *FIRST)}
-            result.row |= {f"single_{key}": value for key, value in shown.items()}
-    for cell in good if label != UNEDITED else ():
-        for key, value in {"event/count": cell.edits, **cell.row}.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and key not in FIRST:
-                curve = result.curves.setdefault(key if key == "event/count" else f"edit/{key}", Curve())
-                curve.steps.append(cell.edits)
-                curve.values.append(float(value))
-    for cell in good:
-        few = cell.notes[:MOST_NOTES]
-        more = [f"and {len(cell.notes) - len(few)} more remarks"] if len(cell.notes) > len(few) else []
-        result.notes += [f"{label}, {cell.edits} events: {note}" for note in (*few, *more)]
-    result.errors = [f"{cell.edits} events: {cell.error}" for cell in cells if cell.error]
-    if result.errors:
-        result.row["failed_cells"] = len(result.errors)
-    return result
 
 
 def _as_published(cells: Sequence[Cell], labels: Sequence[str]) -> ReportTable:

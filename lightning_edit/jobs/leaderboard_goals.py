@@ -65,7 +65,7 @@ class Goals:
             for entry in self.entries:
                 settings = {**common, **asked, "editor": met[entry.label], "load": group, "seed": self.sources.seed}
                 settings["batch"] = entry.at_once(load)
-                what = f"{entry.label}, {load.edits} edits"
+                what = f"{entry.label}, edits: {load.edits}"
                 yield Goal(Cell(entry.label, load.edits, settings), partial(self._play, entry=entry, load=load), what)
 
     def _play(self, cell: Cell, entry: Entry, load: Load) -> None:

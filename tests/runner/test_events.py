@@ -208,7 +208,7 @@ def test_a_refused_event_counts_as_told_and_a_broken_editor_costs_its_own_cells(
     editors = {"no": {"editor": f"{here}Refusing", **STRONG}, "broken": {"editor": f"{here}Failing"}, **EDITORS}
     clean, refusing, broken, memit, _ = play(model_folder, elken, tmp_path, editors)
     assert (refusing.row["refused_events"], refusing.row["reliability"], refusing.row["locality"]) == (3, 0.0, 1.0)
-    assert "no, 3 events: elken-0 was refused: not today" in refusing.notes
+    assert "3 events: elken-0 was refused: not today" in refusing.notes
     assert broken.row == {"failed_cells": 2}
     assert broken.errors == [f"{count} events: ZeroDivisionError: broken" for count in (1, 3)]
     assert memit.row["single_reliability"] > 0
