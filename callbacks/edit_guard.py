@@ -12,13 +12,13 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_edit.callbacks.commit import build_editor
-from lightning_edit.callbacks.continual_edit import ContinualEdit
-from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
+from lightning_edit.callbacks.edit_callback import EditCallback
 from lightning_edit.callbacks.gate import Action, Gate, Refusal, strength_of
 from lightning_edit.callbacks.guard_setup import GuardSetup
 from lightning_edit.callbacks.logged_limits import LoggedLimits
 from lightning_edit.callbacks.scalars import log_scalars
 from lightning_edit.callbacks.strategies import on_rank_zero
+from lightning_edit.callbacks.watching import find_edited
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError, StrategyError
@@ -129,7 +129,7 @@ class EditGuard(EditCallback):
 
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Stand at the gate, and bring the other editor to where a checkpoint left it."""
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
         editing.session.gate = self._gate
         if editing.editor is not None and self.what.action == "weaken":
             strength_of(editing.editor)
@@ -147,7 +147,7 @@ class EditGuard(EditCallback):
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Make the probes; what they have to know of the unedited model is read now, or comes from a checkpoint."""
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
         if self.another is not None and not on_rank_zero(trainer, lambda: self._is_prepared(self.another)):
             raise StrategyError(
                 f"the editor for refused requests, {type(self.another).__name__}, has no key statistics; expected a "
@@ -183,7 +183,7 @@ class EditGuard(EditCallback):
         report: EditReport,
     ) -> None:
         """Log what passed and what did not."""
-        editing, _ = self._look(trainer, pl_module)
+        editing, _ = find_edited(trainer, pl_module, self)
 
         def numbers() -> dict[str, float]:
             gate = self._gate
@@ -242,10 +242,3 @@ class EditGuard(EditCallback):
     @staticmethod
     def _is_prepared(another: Editor | None) -> bool:
         return another is None or another.prepared
-
-    def _look(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[ContinualEdit, LanguageModel]:
-        """The callback that edits, and the model it edits."""
-        editing = find_callback(trainer, ContinualEdit)
-        if editing is None:
-            raise StrategyError("EditGuard found no ContinualEdit among the callbacks; expected one to guard.")
-        return editing, editing.find_language_model(trainer, pl_module)

@@ -14,21 +14,20 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.clock import Clock
-from lightning_edit.callbacks.continual_edit import ContinualEdit
-from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
+from lightning_edit.callbacks.edit_callback import EditCallback
 from lightning_edit.callbacks.edit_history import EditHistory, Row
 from lightning_edit.callbacks.examiner import Examiner
 from lightning_edit.callbacks.measuring import PAPER_COUNTS, MeasuringPlan, is_last
 from lightning_edit.callbacks.scalars import keep_metric, log_scalars, write_to_loggers
 from lightning_edit.callbacks.strategies import on_rank_zero
+from lightning_edit.callbacks.watching import find_edited
 from lightning_edit.editors.report import EditReport
-from lightning_edit.errors import StateError, StrategyError
+from lightning_edit.errors import StateError
 from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator
 from lightning_edit.evaluation.quality import protocol_of
 from lightning_edit.evaluation.reading import Until
 from lightning_edit.judges.base import Judge
 from lightning_edit.judges.build import get_judge
-from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
 VERSION = 2
@@ -153,7 +152,7 @@ class EditMonitor(EditCallback):
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Ask the unedited model everything that will be asked later, unless a checkpoint holds its answers."""
         self._clock = Clock(trainer)
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
 
         def measure() -> Row | None:
             source = editing.session.source
@@ -178,7 +177,7 @@ class EditMonitor(EditCallback):
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]
     ) -> None:
         """Complete the baseline, and write down what the model says just before the commit."""
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
         last = on_rank_zero(trainer, lambda: is_last(editing, requests))
         self._due = self.plan.next_commit(editing.count, editing.count + len(requests), last)
 
@@ -214,13 +213,13 @@ class EditMonitor(EditCallback):
     def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure, if asked to, after the repair and before averaged weights may be swapped in."""
         if self.at_validation and not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
-            self._look(trainer, pl_module)[0].repair_for(trainer, "validation")
+            find_edited(trainer, pl_module, self)[0].repair_for(trainer, "validation")
             log_scalars(trainer, pl_module, self._measure(trainer, pl_module))
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure for the last time, after the last repair."""
         if self.plan.training_ends() or self.at_end:
-            self._look(trainer, pl_module)[0].repair_for(trainer, "end")
+            find_edited(trainer, pl_module, self)[0].repair_for(trainer, "end")
             write_to_loggers(trainer, self._measure(trainer, pl_module))
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -254,7 +253,7 @@ class EditMonitor(EditCallback):
         batch: Sequence[EditRequest] = (),
     ) -> Row:
         """Ask about the edits so far and the batch; the numbers by log key, the same on every rank."""
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
 
         def measure() -> tuple[Row, Row]:
             session = editing.session
@@ -266,13 +265,3 @@ class EditMonitor(EditCallback):
         place = (editing.count, trainer.global_step)
         logged = self.measured.add(*place, values) if everything else {}
         return logged | self.measured.add_batch(*place, of_batch)
-
-    def _look(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[ContinualEdit, LanguageModel]:
-        """The callback that edits, and the model it edits."""
-        editing = find_callback(trainer, ContinualEdit)
-        if editing is None:
-            raise StrategyError(
-                "EditMonitor found no ContinualEdit among the callbacks; expected one, for requests and schedule. In a "
-                "run without edits use ContinualEdit(editor=None, ...), a control run."
-            )
-        return editing, editing.find_language_model(trainer, pl_module)

@@ -11,10 +11,10 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lightning_edit.callbacks.bars import shown
-from lightning_edit.callbacks.continual_edit import ContinualEdit
-from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
+from lightning_edit.callbacks.edit_callback import EditCallback
 from lightning_edit.callbacks.scalars import log_scalars, write_to_loggers
 from lightning_edit.callbacks.strategies import on_rank_zero
+from lightning_edit.callbacks.watching import find_editing
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError, StrategyError
 from lightning_edit.evaluation.cost import TOKENS, Latency, measure_latency, peak_cuda, peak_rss, state_bytes
@@ -81,7 +81,7 @@ class EfficiencyMonitor(EditCallback):
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]
     ) -> None:
         """Time the model before the first edit."""
-        editing = self._editing(trainer)
+        editing = find_editing(trainer, self)
         if self.untouched is not None or not self.runs or editing.count:
             return
         self.texts = [request.prompt for request in requests[: self.prompts]]
@@ -105,11 +105,11 @@ class EfficiencyMonitor(EditCallback):
         if self.every_n_commits is not None and self._commits % self.every_n_commits == 0:
             values |= self._measure(trainer, pl_module)
         if values:
-            log_scalars(trainer, pl_module, {"edit/count": self._editing(trainer).count, **values})
+            log_scalars(trainer, pl_module, {"edit/count": find_editing(trainer, self).count, **values})
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure for the last time."""
-        editing = self._editing(trainer)
+        editing = find_editing(trainer, self)
         write_to_loggers(trainer, {"edit/count": editing.count, **self._measure(trainer, pl_module)})
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class EfficiencyMonitor(EditCallback):
 
     def _measure(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> dict[str, float]:
         """Latency and sizes by log key, the same on every rank."""
-        editing = self._editing(trainer)
+        editing = find_editing(trainer, self)
         values: dict[str, float] = {}
         if self.texts and self.runs:
             now = self._latency(trainer, pl_module)
@@ -165,7 +165,7 @@ class EfficiencyMonitor(EditCallback):
 
     def _latency(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> Latency:
         """What the first edits' prompts take now."""
-        lm = self._editing(trainer).find_language_model(trainer, pl_module)
+        lm = find_editing(trainer, self).find_language_model(trainer, pl_module)
         texts, tokens = self.texts, self.tokens
         with shown(trainer, lm, "timing inference"):
             return on_rank_zero(trainer, lambda: measure_latency(lm, texts, tokens, self.runs, self.warmup))
@@ -181,15 +181,6 @@ class EfficiencyMonitor(EditCallback):
             )
             return {}
         return {"latency_ratio": now.relative_to(self.untouched)}
-
-    def _editing(self, trainer: "pl.Trainer") -> ContinualEdit:
-        """The callback that edits."""
-        editing = find_callback(trainer, ContinualEdit)
-        if editing is None:
-            raise StrategyError(
-                "EfficiencyMonitor found no ContinualEdit among the callbacks; expected one, whose edits it times."
-            )
-        return editing
 
 
 def _phases(report: EditReport) -> dict[str, float]:

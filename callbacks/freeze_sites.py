@@ -8,8 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from lightning_edit.callbacks.continual_edit import ContinualEdit
-from lightning_edit.callbacks.edit_callback import find_callback
+from lightning_edit.callbacks.watching import find_edited
 from lightning_edit.errors import StrategyError
 from lightning_edit.model.weights import base_layer
 
@@ -35,12 +34,7 @@ class FreezeSites(Callback):
         """Freeze, before the optimizer asks which parameters are trained."""
         if stage != "fit":
             return
-        editing = find_callback(trainer, ContinualEdit)
-        if editing is None:
-            raise StrategyError(
-                "FreezeSites found no ContinualEdit among the callbacks; expected one, whose model it is."
-            )
-        lm = editing.find_language_model(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
         layers = self.layers
         if layers is None:
             if editing.editor is None:

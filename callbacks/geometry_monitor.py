@@ -14,7 +14,6 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lightning_edit.callbacks.bars import shown
-from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.edit_monitor import EditMonitor
 from lightning_edit.callbacks.geometry_report import checked, correlations, draw, row, write_correlations
@@ -23,13 +22,13 @@ from lightning_edit.callbacks.measuring import MeasuringPlan, is_last
 from lightning_edit.callbacks.pictures import show_pictures
 from lightning_edit.callbacks.scalars import keep_metric, write_to_loggers
 from lightning_edit.callbacks.strategies import on_rank_zero
+from lightning_edit.callbacks.watching import find_edited
 from lightning_edit.editors.report import EditReport
-from lightning_edit.errors import StateError, StrategyError
+from lightning_edit.errors import StateError
 from lightning_edit.geometry.activations import Part, Pooling
 from lightning_edit.geometry.correlation import Correlation
 from lightning_edit.geometry.probe import GeometryProbe
 from lightning_edit.geometry.relative_change import Aggregation
-from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.sites import Layer
 from lightning_edit.requests import EditRequest
 
@@ -132,7 +131,7 @@ class GeometryMonitor(EditCallback):
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Read the unedited model, unless a checkpoint holds what was read."""
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
         editing.session.restore(trainer)  # whichever of the two callbacks comes first
 
         def begin() -> dict[str, float]:
@@ -160,7 +159,7 @@ class GeometryMonitor(EditCallback):
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]
     ) -> None:
         """Keep the weights that the commit will change, if it will be measured."""
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
         last = on_rank_zero(trainer, lambda: is_last(editing, requests))
         self._due = self.plan.next_commit(editing.count, editing.count + len(requests), last)
         if self._due and self._probe is not None:
@@ -181,7 +180,7 @@ class GeometryMonitor(EditCallback):
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure for the last time, after the last repair."""
         if self.plan.training_ends() or self.at_end:
-            self._look(trainer, pl_module)[0].repair_for(trainer, "end")
+            find_edited(trainer, pl_module, self)[0].repair_for(trainer, "end")
             self._measure(trainer, pl_module, {})
 
     def on_fit_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
@@ -224,7 +223,7 @@ class GeometryMonitor(EditCallback):
 
     def _measure(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", before: dict[str, Tensor]) -> None:
         """Measure and log; the numbers are the same on every rank."""
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
 
         def measure() -> dict[str, float]:
             assert self._probe is not None  # rank zero has it from `on_train_start` on
@@ -244,13 +243,3 @@ class GeometryMonitor(EditCallback):
             for name, value in values.items():
                 if name.endswith(f"/total/R_{self.what.aggregation}_median"):
                     keep_metric(trainer, pl_module, f"geometry/{name}", value)
-
-    def _look(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[ContinualEdit, LanguageModel]:
-        """The callback that edits, and the model it edits."""
-        editing = find_callback(trainer, ContinualEdit)
-        if editing is None:
-            raise StrategyError(
-                "GeometryMonitor found no ContinualEdit among the callbacks; expected one, for the model and the "
-                "schedule. In a run without edits use ContinualEdit(editor=None, ...), a control run."
-            )
-        return editing, editing.find_language_model(trainer, pl_module)

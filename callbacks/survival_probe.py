@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.cadence import Cadence
-from lightning_edit.callbacks.continual_edit import ContinualEdit
-from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
+from lightning_edit.callbacks.edit_callback import EditCallback
 from lightning_edit.callbacks.scalars import log_scalars, write_to_loggers
 from lightning_edit.callbacks.strategies import on_rank_zero
+from lightning_edit.callbacks.watching import find_edited
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.registry import get_editor
 from lightning_edit.editors.report import EditRefused, EditReport
@@ -77,7 +77,7 @@ class SurvivalProbe(EditCallback):
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Ask the model before training everything that will be asked later, and copy the weights that edits go to."""
         self.cadence.restart()
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
         editor = editing.editor or get_editor("memit")
         layers = self.layers or editor.attach(lm)
 
@@ -115,7 +115,7 @@ class SurvivalProbe(EditCallback):
         """Ask for the last time, after the last repair, and take the edits back on trial."""
         if not self._requests:
             return
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
         editing.repair_for(trainer, "end")
         write_to_loggers(trainer, self._measure(trainer, pl_module))
         editor = editing.editor
@@ -125,7 +125,7 @@ class SurvivalProbe(EditCallback):
 
     def _measure(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> dict[str, float]:
         """The numbers by log key, the same on every rank."""
-        editing, lm = self._look(trainer, pl_module)
+        editing, lm = find_edited(trainer, pl_module, self)
 
         def measure() -> dict[str, float]:
             scores = self.evaluator.evaluate(lm, self._requests, self._baseline)
@@ -165,12 +165,3 @@ class SurvivalProbe(EditCallback):
         return float(
             torch.stack(away).norm() / torch.stack([old.double().norm() for old in self._start.values()]).norm()
         )
-
-    def _look(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> tuple[ContinualEdit, LanguageModel]:
-        """The callback that edits, and the model it edits."""
-        editing = find_callback(trainer, ContinualEdit)
-        if editing is None:
-            raise StrategyError(
-                "SurvivalProbe found no ContinualEdit among the callbacks; expected one in front of it."
-            )
-        return editing, editing.find_language_model(trainer, pl_module)

@@ -1,34 +1,19 @@
 """Two processes that are guarded and measured: rank zero asks, and both end with the same weights and numbers."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.callbacks.training import same
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.ranks import run_ranks
 
 
 @pytest.mark.slow
 def test_two_processes_agree(trained_backend: str, statistics: Path, tmp_path: Path) -> None:
     (tmp_path / "backend.json").write_text(trained_backend)
     shutil.copy(statistics, tmp_path / "statistics.safetensors")
-    script = [sys.executable, str(ROOT / "tests" / "callbacks" / "geometry_ranks_run.py"), str(tmp_path)]
-    done = subprocess.run(
-        script,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = run_ranks("callbacks/geometry_ranks_run.py", tmp_path)
     for part in ("weights", "geometry", "metrics", "count"):
         assert same(first[part], second[part]), part
     assert first["count"] == 4

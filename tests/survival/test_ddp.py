@@ -1,38 +1,18 @@
 """Two processes edit as one: ranks agree bit for bit, and with the one process that has the whole batch to 1e-5."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.callbacks.training import same
+from tests.ranks import run_ranks
 from tests.survival.ddp_run import run
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path, trained_backend: str) -> None:
     (tmp_path / "backend.json").write_text(trained_backend)
-    script = [
-        sys.executable,
-        str(ROOT / "tests" / "survival" / "ddp_run.py"),
-        str(tmp_path),
-        str(tmp_path / "backend.json"),
-    ]
-    done = subprocess.run(
-        script,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    ranks = run_ranks("survival/ddp_run.py", tmp_path, tmp_path / "backend.json")
 
     first, second = (rank["whole"] for rank in ranks)
     assert first["count"] == 5

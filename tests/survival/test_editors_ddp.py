@@ -1,8 +1,5 @@
 """Editors of every family on two processes: ranks agree bit for bit, and with one process to 1e-8 of each tensor."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,35 +12,25 @@ from lightning_edit import load_edits
 from lightning_edit.decoding import decode
 from tests.callbacks.training import requests, same, statistics_file, tiny_module
 from tests.editors.conformance import obedient, train_network
+from tests.ranks import run_ranks
 from tests.survival.editors_ddp_run import EDITORS, RESUMED, run
 
-ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-8
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, trained_backend: str) -> Path:
-    """Where two processes have trained, with what each of them ended with."""
+    """Where two processes train, with what they need for it."""
     folder = tmp_path_factory.mktemp("editors")
     statistics_file(folder, trained_backend)
     train_network(tiny_module(trained_backend, dtype=torch.float64).language_model, folder / "mend.pt")
     (folder / "backend.json").write_text(trained_backend)
-    script = ROOT / "tests" / "survival" / "editors_ddp_run.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder), str(folder / "backend.json")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, Any]]:
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return run_ranks("survival/editors_ddp_run.py", folder, folder / "backend.json")
 
 
 def differences(one: Any, other: Any, path: str = "") -> Iterator[str]:

@@ -1,34 +1,20 @@
 """A model that is cut over two processes is edited as a whole one is, to 1e-5, and its checkpoints load unsharded."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.callbacks.training import same, tiny_module
+from tests.ranks import run_ranks
 from tests.survival.fsdp_run import run
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is experimental")
 def test_a_sharded_model_is_edited_as_a_whole_one(tmp_path: Path, trained_backend: str) -> None:
     (tmp_path / "backend.json").write_text(trained_backend)
-    script = ROOT / "tests" / "survival" / "fsdp_run.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), str(tmp_path / "backend.json")],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1500,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    ranks = run_ranks("survival/fsdp_run.py", tmp_path, tmp_path / "backend.json")
 
     first, second = (rank["whole"] for rank in ranks)
     assert first["count"] == 5
