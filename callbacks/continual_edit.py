@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, Checkpoint, StochasticWeightAveraging, WeightAveraging
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.callbacks.backbone import resolve_language_model
 from lightning_edit.callbacks.cadence import Cadence
 from lightning_edit.callbacks.commit import build_editor, editor_name
+from lightning_edit.callbacks.companions import check_companions, check_sharded, refuse_sharded_pass
 from lightning_edit.callbacks.edit_callback import edit_callbacks, find_callback
 from lightning_edit.callbacks.edit_session import EditSession
 from lightning_edit.callbacks.key_covariance_tracker import KeyCovarianceTracker
@@ -23,12 +23,10 @@ from lightning_edit.callbacks.statistics_pass import statistics_of_training_data
 from lightning_edit.callbacks.strategies import check_strategy, is_sharded
 from lightning_edit.data.source import Limit, RequestSource, request_source
 from lightning_edit.editors.editor import Editor
-from lightning_edit.editors.keeper import Keeper
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import RequestError, StrategyError
 from lightning_edit.model.language_model import LanguageModel
 
-AVERAGING = (WeightAveraging, StochasticWeightAveraging)
 LOGGED = ("seconds_per_edit", "delta_norm", "pending_norm", "drift_norm")  # of an EditReport
 RepairAt = Literal["validation", "checkpoint", "end"]
 
@@ -181,9 +179,9 @@ class ContinualEdit(Callback):
         if stage != "fit":
             return
         check_strategy(trainer, sharded=True)
+        check_companions(trainer, self)
         if is_sharded(trainer):
-            self._check_sharded(trainer)
-        self._check_callbacks(trainer)
+            check_sharded(trainer, self)
         self.cadence.restart()  # a checkpoint, if there is one, is loaded after this
         self.repairs.restart()
         self._hands_off, self._repaired, self._lm, self._ended = False, None, None, False
@@ -204,7 +202,7 @@ class ContinualEdit(Callback):
         if waiting or self.session.is_prepared(trainer):
             return
         if statistics is None:
-            self._refuse_sharded_pass(trainer)
+            refuse_sharded_pass(trainer)
             lm = self.find_language_model(trainer, pl_module)
             layers, tokens = self.session.layers, self.statistics_tokens
             statistics = statistics_of_training_data(trainer, pl_module, lm, layers, tokens)
@@ -338,44 +336,3 @@ class ContinualEdit(Callback):
                 "as the DataModule of trainer.fit. Pass a path, a list, a queue or another iterable."
             )
         return found
-
-    def _check_sharded(self, trainer: "pl.Trainer") -> None:
-        """Refuse what does not run on every rank alike."""
-        if self.editor is not None and not isinstance(self.editor, Keeper):
-            raise StrategyError(
-                f"found {type(self.editor).__name__} on a sharded model; expected a closed-form editor, such as MEMIT: "
-                "the others were not made for weights that are cut into pieces. Use one device or DDP."
-            )
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        ours = [other for other in callbacks if type(other).__module__.startswith("lightning_edit.callbacks")]
-        asking = [type(other).__name__ for other in ours if not isinstance(other, ContinualEdit | KeyCovarianceTracker)]
-        if asking:
-            raise StrategyError(
-                f"found {', '.join(asking)} beside a sharded model; expected ContinualEdit and KeyCovarianceTracker "
-                "alone: the others ask the model on one rank, where it cannot answer. Measure its checkpoints in a run "
-                "of their own."
-            )
-
-    def _refuse_sharded_pass(self, trainer: "pl.Trainer") -> None:
-        """Refuse to read training data for statistics where ranks would take different numbers of batches."""
-        if is_sharded(trainer):
-            raise StrategyError(
-                "found no key statistics for a sharded model; expected a file, ContinualEdit(statistics=FILE), or a "
-                "KeyCovarianceTracker among the callbacks. The pass over the training data needs a whole model."
-            )
-
-    def _check_callbacks(self, trainer: "pl.Trainer") -> None:
-        """Callbacks that cannot work beside this one, or not in this order."""
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        later = callbacks[callbacks.index(self) + 1 :]
-        averaging = [type(other).__name__ for other in later if isinstance(other, AVERAGING)]
-        if averaging:
-            raise StrategyError(
-                f"found {averaging[0]} behind ContinualEdit in the list of callbacks, expected it in front: when "
-                "training ends it replaces the weights by averaged ones, and the last repair has to come after that."
-            )
-        if any(getattr(other, "save_weights_only", False) for other in callbacks if isinstance(other, Checkpoint)):
-            rank_zero_warn(
-                "A checkpoint callback has save_weights_only=True: its checkpoints hold the edited weights but not the "
-                "ledger, so edits cannot be undone, repaired or resumed from them."
-            )

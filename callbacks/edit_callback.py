@@ -58,7 +58,7 @@ def edit_callbacks(trainer: "pl.Trainer") -> list[EditCallback]:
     Args:
         trainer: The Trainer.
     """
-    return [callback for callback in _callbacks(trainer) if isinstance(callback, EditCallback)]
+    return [callback for callback in callbacks_of(trainer) if isinstance(callback, EditCallback)]
 
 
 def find_callback(trainer: "pl.Trainer", kind: type[CallbackType]) -> CallbackType | None:
@@ -68,10 +68,14 @@ def find_callback(trainer: "pl.Trainer", kind: type[CallbackType]) -> CallbackTy
         trainer: The Trainer.
         kind: Its class.
     """
-    return next((callback for callback in _callbacks(trainer) if isinstance(callback, kind)), None)
+    return next((callback for callback in callbacks_of(trainer) if isinstance(callback, kind)), None)
 
 
-def _callbacks(trainer: "pl.Trainer") -> list[Callback]:
-    """The Trainer's callbacks; Lightning sets the attribute outside of the class."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+def callbacks_of(trainer: "pl.Trainer") -> list[Callback]:
+    """The Trainer's callbacks, in their order.
+
+    Args:
+        trainer: The Trainer.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of the class
     return callbacks
