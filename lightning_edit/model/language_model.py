@@ -4,7 +4,7 @@
 no statistics, and whatever it runs, the model is afterwards as it was.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from lightning_edit.model.borrowing import borrow
 from lightning_edit.model.causal import CausalLayout
 from lightning_edit.model.encoding import Encoded, Span, last_token, pad, padding_token, tokenize
 from lightning_edit.model.identity import model_identity
-from lightning_edit.model.interception import Intercept
+from lightning_edit.model.last_tokens import Kind, read_last_tokens
 from lightning_edit.model.layout import Layout
 from lightning_edit.model.prompt_memory import PromptMemory
 from lightning_edit.model.prompt_scope import PromptScope
@@ -266,24 +266,15 @@ class LanguageModel:
         return borrow(self.model, rng)
 
     def _read(
-        self, kind: str, names: dict[int, str], texts: Sequence[str], spans: Sequence[Span], batch_size: int
+        self, kind: Kind, names: dict[int, str], texts: Sequence[str], spans: Sequence[Span], batch_size: int
     ) -> dict[int, Tensor]:
         if not names or not texts:
             return {layer: torch.zeros(0, self._size(kind, layer), device=self.device) for layer in names}
-        beginnings = self.beginnings(texts, spans)
-        unique = sorted(dict.fromkeys(beginnings), key=lambda ids: (len(ids), ids))
-        parts: dict[int, list[Tensor]] = {layer: [] for layer in names}
-        self.progress.more(len(unique))
+        rows = self.beginnings(texts, spans)
+        pad_id = padding_token(self.tokenizer)
         with self.borrow():
-            for start in range(0, len(unique), batch_size):
-                batch = unique[start : start + batch_size]
-                seen = self._read_batch(kind, names.values(), batch)
-                self.progress.done(len(batch))
-                for layer, name in names.items():
-                    parts[layer].append(seen[name])
-            place = {ids: index for index, ids in enumerate(unique)}
-            order = torch.tensor([place[ids] for ids in beginnings])
-            return {layer: torch.cat(rows)[order.to(rows[0].device)] for layer, rows in parts.items()}
+            found = read_last_tokens(self.model, kind, names.values(), rows, pad_id, batch_size, self.progress)
+        return {layer: found[name] for layer, name in names.items()}
 
     def beginnings(self, texts: Sequence[str], spans: Sequence[Span]) -> list[tuple[int, ...]]:
         """Tokens of each text up to its subject's last one.
@@ -304,22 +295,7 @@ class LanguageModel:
             beginnings.append(tuple(ids[: last + 1]))
         return beginnings
 
-    def _read_batch(self, kind: str, names: Iterable[str], rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """One forward; what passes the named modules at each row's last token."""
-        ids, mask = pad(rows, padding_token(self.tokenizer), "right", self.device)
-        last = torch.tensor([len(row) - 1 for row in rows])
-
-        def select(value: Tensor) -> Tensor:
-            value = value.reshape(len(rows), -1, value.shape[-1])  # (b, t, n or d); OPT's FFN runs on (b t, n)
-            value = value[torch.arange(len(rows)).to(value.device), last.to(value.device)]  # (b, n or d)
-            return value if value.dtype == torch.float64 else value.float()
-
-        watch: Any = {kind: dict.fromkeys(names, select)}
-        with Intercept(self.model, stop=True, **watch) as seen:
-            self.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        return seen.inputs if kind == "inputs" else seen.outputs
-
-    def _size(self, kind: str, layer: int) -> int:
+    def _size(self, kind: Kind, layer: int) -> int:
         site = self._by_layer.get(layer, self.sites[0])
         return site.inner if kind == "inputs" else site.width
 
