@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from lightning_edit.errors import LedgerError, RequestError
-from lightning_edit.requests import EditRequest
+from lightning_edit.requests import EditRequest, normalise
 
 Signature = tuple[int, ...]  # token ids of a prompt up to the subject's last token
 Pair = tuple[Tensor, Tensor]  # key (n,), value (d,) at one layer
@@ -104,6 +104,26 @@ class ActiveSet:
             own = signature if resolve else (*signature, -1 - number)  # no token id is negative
             requests[request.id] = ActiveRequest(request, number, own, True, replaced)
         return ActiveSet(requests, shelf, self.applied + len(batch))
+
+    def steps(self, batch: Sequence[str]) -> list["ActiveSet"]:
+        """The ways to this set that a batch takes: each step adds no two keys of one subject; the last is this set.
+
+        Args:
+            batch: Ids of the requests that came last.
+        """
+        turns: dict[str, int] = {}  # by request: how many other keys of its subject come before its own
+        keys: dict[str, list[Signature]] = {}
+        for name in batch:
+            entry = self.requests[name]
+            own = keys.setdefault(normalise(entry.request.subject or ""), [])
+            if entry.signature not in own:
+                own.append(entry.signature)
+            turns[name] = own.index(entry.signature)
+        last = max(turns.values(), default=0)
+        return [
+            replace(self, requests={key: one for key, one in self.requests.items() if turns.get(key, 0) <= turn})
+            for turn in range(last + 1)
+        ]
 
     def removed(self, ids: Iterable[str]) -> "ActiveSet":
         """The set without some requests; what they had replaced comes back.

@@ -27,6 +27,7 @@ from lightning_edit.targets.columns import Place
 History = Literal["kept", "latest", "absorbed"]
 TargetModel = Literal["live", "base"]
 Conflicts = Literal["resolve", "append"]
+SameSubject = Literal["in_turn", "together"]
 
 
 class ClosedFormEditor(Upkeep):
@@ -79,6 +80,11 @@ class ClosedFormEditor(Upkeep):
             `lightning_edit/algebra/proximal.py`. Needs a noise and a prior of full rank.
         conflicts: What becomes of an older request that a new one contradicts: `resolve` replaces it (Labyrinth, Prop.
             3.5), `append` solves for both, as published code does.
+        same_subject: Requests of one batch about one subject whose keys differ, as in "The mother of X" and "The job of
+            X": `in_turn` finds each one's target and writes it on a model that carries the one before, `together`
+            solves for all of them at once, as published code does. Such keys are nearly parallel, and a joint solution
+            pulls their values apart with an update that no other wording meets. Targets on the base are solved for
+            together.
         compact: Between edits, keep only keys and values (in float32) and the factor of each layer, a third to a
             quarter of its memory; the next edit has to make the rest again.
     """
@@ -119,10 +125,12 @@ class ClosedFormEditor(Upkeep):
         unrestricted_sweep: bool = False,
         penalty: Penalty | None = None,
         conflicts: Conflicts = "resolve",
+        same_subject: SameSubject = "in_turn",
         compact: bool = False,
     ) -> None:
         _check_choice("history", history, History)
         _check_choice("conflicts", conflicts, Conflicts)
+        _check_choice("same_subject", same_subject, SameSubject)
         _check_choice("drift", drift, Drift)
         _check_choice("targets", targets, TargetModel)
         _check_choice("deployment", deployment, Mode)
@@ -137,6 +145,7 @@ class ClosedFormEditor(Upkeep):
         self.drift: Drift = drift
         self.targets: TargetModel = targets
         self.conflicts: Conflicts = conflicts
+        self.same_subject: SameSubject = same_subject
         self.passes, self.stale_loss, self.unrestricted_sweep = passes, stale_loss, unrestricted_sweep
         given = {"lr": lr, "steps": steps, "clamp": clamp, "weight_decay": weight_decay, "kl": kl}
         self._given: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
@@ -196,9 +205,11 @@ class ClosedFormEditor(Upkeep):
         reader.check(batch)
         resolve = self.conflicts == "resolve"
         goal = active.added(batch, reader.signatures(batch), hold_old=self.history == "kept", resolve=resolve)
+        in_turn = self.same_subject == "in_turn" and self.targets == "live"
         report.replaced = [key for key in goal.shelf if key not in active.shelf]
         with self._operation(reader, report, guard, goal.applied) as operation:
-            operation.move(goal, only_new=self.history == "latest")
+            for number, step in enumerate(goal.steps(report.ids) if in_turn else [goal]):
+                operation.move(step, only_new=self.history == "latest" and number == 0)
             for _ in range(self.passes - 1):
                 if not operation.polish(self.stale_loss):
                     break
