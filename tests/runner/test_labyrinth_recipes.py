@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from lightning_edit.cli import main
+from lightning_edit.editors import ClosedFormEditor
+from lightning_edit.editors.registry import EDITORS, editor_class
+from lightning_edit.editors.sensitivity import SensitivityAware
 from lightning_edit.evaluation import Evaluator
 from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.runner.recipe import load_recipe
@@ -56,6 +59,16 @@ def test_a_recipe_runs_as_it_ships(name: str, model_folder: Path, request_file: 
     assert drawn >= wanted - {"abilities"}  # of the embedded world, whose questions are too long for this model
     report = (tmp_path / "report.md").read_text()
     assert all(f"| {label} |" in report for label in labels)
+
+
+@pytest.mark.parametrize("part", ["arguments", "paper"])
+def test_the_main_comparison_has_every_closed_form_editor(part: str) -> None:
+    recipe = load_recipe("labyrinth_main")
+    editors = getattr(recipe, part)["editors"]
+    played = {editor_class(options["editor"]) for options in editors.values()}
+    shipped = {editor_class(name) for name in EDITORS}
+    closed = {kind for kind in shipped if issubclass(kind, ClosedFormEditor)}
+    assert closed - played == {SensitivityAware}  # not of the paper; `sensitivity_compare` is its own
 
 
 @pytest.mark.slow
