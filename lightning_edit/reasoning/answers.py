@@ -13,8 +13,18 @@ SECONDS = 30
 """Time for reading one formula, and for comparing two; on a busy machine the library's own 5 seconds are too few."""
 
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_QUANTITY = re.compile(_NUMBER.pattern + r"(?:/\d+)?")
+_HASHES = re.compile(r"(?<!#)####(?!#)([^\n]*)")
+_BOLD = re.compile(r"\*\*|\\?\$|\\[()]")
+_HEADING = re.compile(r"[.):]\s*[^\s\d]")
+_UNITS = re.compile(r"\.?$|\\?%|[\s,;(]+[^\W\d_][^=]*$")
+# `A` and `I` as words of a sentence; behind a letter that is a choice a reason may follow, or another choice
+_WORDS = r"[AI]\s+(?!(?:because|since|as|for|and|or|but|which|is|due|based|given|with|in)\b)[a-z]"
 _LETTER_MARKS = (
-    re.compile(r"(?i:answer\s*(?:is|:))[\s*$\\]*(?:boxed\{)?(?:\\text\{)?[\s*(]*([A-Z])\b(?![a-z'])"),
+    re.compile(
+        r"(?i:answer\s*(?:is\s*:?|:)[\s*$\\]*(?:(?:option|choice)\s)?)[\s*$\\]*(?:boxed\{)?(?:\\text\{)?[\s*(]*"
+        rf"(?!{_WORDS})([A-Z])\b(?![a-z'])"
+    ),
     re.compile(r"\\boxed\{\s*(?:\\text\{)?\s*\(?([A-Z])\)?\s*\}"),
     re.compile(r"\A[\s*(]*([A-Z])(?:[).:,]|\s*\Z|\s*\n)"),
     re.compile(r"\(([A-Z])\)"),
@@ -24,7 +34,7 @@ _LETTER_MARKS = (
 def is_right(text: str, gold: str, tolerance: float = 0.0) -> bool:
     r"""Whether the final answer of a solution is the right one.
 
-    The final answer is the last `\boxed{...}`, or what follows `####`; else what `math-verify` takes it to be.
+    The final answer is the one that `final` finds; else what `math-verify` takes it to be.
 
     Args:
         text: What the model wrote.
@@ -48,25 +58,24 @@ def is_right(text: str, gold: str, tolerance: float = 0.0) -> bool:
 
 
 def final(text: str) -> str | None:
-    r"""The answer that a text marks as its last word: behind `####`, or in its last `\boxed{...}`.
+    r"""The answer that a text marks as its last word: the last `\boxed{...}` or number behind `####`.
+
+    Of the two kinds of marks the one that stands last counts. `####` is a heading of Markdown, too: it marks an answer
+    only where a number follows on its line, and not where that number counts headings (`#### 2. Check`). Bold, dollar
+    signs, and words behind the number, such as units, are left out.
 
     Args:
         text: What the model wrote.
 
     Example:
-        >>> final(r"so \boxed{\frac{1}{2}}. Check."), final("It is 3."), final("2 + 1 = 3\n#### 3")
+        >>> final(r"so \boxed{\frac{1}{2}}. Check."), final("It is 3."), final("2 + 1 = 3\n#### **3** apples")
         ('\\frac{1}{2}', None, '3')
+        >>> final(r"so \boxed{5}" + "\n\n#### Note\nchecked")
+        '5'
     """
-    _, mark, behind = text.rpartition("####")
-    if mark and behind.strip():
-        return behind.strip().partition("\n")[0].strip()
-    for name in (r"\boxed{", r"\framebox{", r"\fbox{"):
-        start = text.rfind(name)
-        if start >= 0:
-            inside = _braced(text[start + len(name) :])
-            if inside is not None:
-                return inside.strip()
-    return None
+    lines = [(mark.start(), _numbered(mark[1])) for mark in _HASHES.finditer(text)]
+    marked = [(place, said) for place, said in [*lines, _boxed(text)] if said is not None]
+    return max(marked)[1] if marked else None
 
 
 def number(text: str) -> float | None:
@@ -134,6 +143,26 @@ def _bare(text: str) -> str:
     """A formula without what does not change it."""
     text = re.sub(r"\\(?:left|right|,|;|!|:|quad)(?![a-zA-Z])|\\(?:displaystyle|text\s*\{\s*\})", "", text)
     return re.sub(r"[\s$]", "", text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac")).rstrip(".")
+
+
+def _numbered(line: str) -> str | None:
+    """The answer on a line behind `####`; None where it is a heading. Without units, where nothing is calculated."""
+    bare = _BOLD.sub("", line).strip(" \t\r*_€£")
+    found = _QUANTITY.match(bare)
+    if found is None or _HEADING.match(bare, found.end()):
+        return None
+    return found[0] if _UNITS.match(bare, found.end()) else bare
+
+
+def _boxed(text: str) -> tuple[int, str | None]:
+    """Where the last box stands, and what is in it; nothing where there is none, or none that is closed."""
+    for name in (r"\boxed{", r"\framebox{", r"\fbox{"):
+        start = text.rfind(name)
+        if start >= 0:
+            inside = _braced(text[start + len(name) :])
+            if inside is not None:
+                return start, inside.strip()
+    return -1, None
 
 
 def _braced(text: str) -> str | None:

@@ -56,6 +56,44 @@ def test_formulas_are_compared_by_the_library(text: str, gold: str, right: bool)
     assert answers.is_right(text, gold) is right
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("#### Conclusion\n" + r"The answer is \boxed{5}.", "5"),
+        ("#### Final Answer\n" + r"\boxed{18}", "18"),
+        (r"so \boxed{5}" + "\n\n#### Note\nchecked", "5"),
+        (r"so \boxed{5}" + "\n\n#### 2. Check\nchecked", "5"),
+        ("#### 3 cases\n" + r"so \boxed{5}", "5"),
+        (r"\boxed{7}, no:" + "\n#### 8", "8"),  # of two marks the one that stands last
+        ("#### 7\nNo: " + r"\boxed{8}", "8"),
+        ("#### **18**", "18"),
+        ("#### **18** dollars", "18"),
+        ("#### 18 dollars", "18"),
+        (r"#### **\$1,450.50** a year", "1,450.50"),
+        ("#### -3 degrees", "-3"),
+        ("#### 50%", "50"),
+        ("#### 1/2 of it", "1/2"),
+        ("#### 12 x 3 = 36 apples", "12 x 3 = 36 apples"),  # math-verify's to read
+        (r"#### 5\sqrt{2}", r"5\sqrt{2}"),
+        ("#### Step 1\nTwo.\n#### 18", "18"),
+        ("##### 18", None),
+        ("#### 1. Setup\nTwo and two.", None),
+        ("#### Conclusion\nThe answer is 5.", None),
+    ],
+)
+def test_hashes_mark_an_answer_only_before_a_number(text: str, said: str | None) -> None:
+    assert answers.final(text) == said
+
+
+@pytest.mark.parametrize(
+    "text", ["#### Conclusion\nThe answer is 5.", "#### Answer: 5", "####\n5", "#### 5. So it is."]
+)
+def test_behind_a_heading_the_library_reads_on(text: str) -> None:
+    pytest.importorskip("math_verify", reason="math-verify is not installed: pip install lightning-edit[eval]")
+    assert answers.is_right(text, "5")
+    assert not answers.is_right(text, "6")
+
+
 def test_outside_of_the_main_thread_formulas_are_compared_too() -> None:
     pytest.importorskip("math_verify", reason="math-verify is not installed: pip install lightning-edit[eval]")
     found: list[bool] = []
@@ -85,6 +123,17 @@ def test_a_tolerance_is_kept() -> None:
         (r"so \boxed{\text{(B)}}", "B"),
         ("The answer is (A). No, wait: the answer is (D).", "D"),
         ("Neither (A) nor (B), so it must be (C)", "C"),
+        ("The answer is: C", "C"),
+        ("The answer is: **C**.", "C"),
+        ("The answer is option C", "C"),
+        ("The answer is **choice (C)**", "C"),
+        ("Answer: Option D.", "D"),
+        (r"the answer is $\boxed{\text{B}}$", "B"),
+        ("The answer is A because trees grow.", "A"),
+        ("The answer is C for sure", "C"),
+        ("The answer is A whale.", None),
+        ("The answer is option A whale would take.", None),
+        ("The answer is A whale, hence (B).", "B"),
         ("A cat sat on the mat.", None),
         ("The answer is a tree.", None),
         ("The answer is Apples.", None),
@@ -94,6 +143,12 @@ def test_a_tolerance_is_kept() -> None:
 )
 def test_letters(text: str, letter: str | None) -> None:
     assert answers.letter(text, 4) == letter
+
+
+def test_i_is_a_letter_and_a_word() -> None:
+    assert answers.letter("The answer is I think (C).", 10) == "C"
+    assert answers.letter("The answer is I am not sure.", 10) is None
+    assert answers.letter("The answer is I.", 10) == "I"
 
 
 @pytest.mark.parametrize(
