@@ -17,8 +17,8 @@ from lightning_edit.errors import EditError
 from lightning_edit.evaluation.likelihood import score_continuations
 from lightning_edit.evaluation.questions import Question
 from lightning_edit.evaluation.reading import (
-    END_OF_THINKING,
     Until,
+    check_thoughts_end,
     is_settled,
     read_answer,
     sentence_count,
@@ -120,11 +120,8 @@ def write_behind(lm: LanguageModel, sentences: Mapping[str, int], options: Answe
         sentences: Each prompt with the number of sentences its answer may have.
         options: How to ask.
     """
-    if options.reasoning and END_OF_THINKING in lm.tokenizer.all_special_tokens:
-        raise EditError(
-            f"{END_OF_THINKING} is a special token of this tokenizer and would be dropped from the text; expected an "
-            "ordinary one. Add it anew with special=False."
-        )
+    if options.reasoning:
+        check_thoughts_end(lm.tokenizer.all_special_tokens)
 
     def stop(prompt: str, text: str) -> bool:
         return is_settled(prompt, text, sentences[prompt], options.until, options.reasoning)

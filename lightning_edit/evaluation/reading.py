@@ -12,8 +12,10 @@ This file reads text. It knows no model, no tokens, and not what the right answe
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal
+
+from lightning_edit.errors import EditError
 
 Until = Literal["sentence", "line", "end"]
 """Where an answer ends: with its first sentence, with its first line, or not before the model is done."""
@@ -135,6 +137,19 @@ def wants_thoughts(prompt: str) -> bool:
         prompt: What the model is given.
     """
     return prompt.rstrip().endswith(THOUGHTS)
+
+
+def check_thoughts_end(special_tokens: Collection[str]) -> None:
+    """Refuse a tokenizer that would drop the end of thoughts from the text: all of it would look like thoughts.
+
+    Args:
+        special_tokens: The tokens that are left out when text is decoded.
+    """
+    if END_OF_THINKING in special_tokens:
+        raise EditError(
+            f"{END_OF_THINKING} is a special token of this tokenizer and would be dropped from the text; expected an "
+            "ordinary one. Add it anew with special=False."
+        )
 
 
 def _said(prompt: str, text: str, reasoning: bool) -> tuple[str, bool]:

@@ -41,7 +41,8 @@ class Benchmark:
         seed: Seed of their choice.
         data_dir: Folder of local data, see `docs/reasoning.md`; None reads the Hugging Face Hub.
         num_fewshot: Worked examples before each question, drawn from the other ones; None for what the task says.
-        max_new_tokens: Longest answer where a task of lm-eval allows a longer one; None lets each have its way.
+        max_new_tokens: Longest answer where a task of lm-eval allows a longer one; None lets each have its way. With
+            `reasoning` as many tokens again are for the thoughts, 8,192 where it is None.
         batch_size: Texts in one forward.
         chat: Ask through the tokenizer's chat template; the world's tasks never do.
         system: What the system says first in a chat.

@@ -18,7 +18,7 @@ from lightning_edit.chat import Chat, render
 from lightning_edit.decoding import decode
 from lightning_edit.errors import EditError, RequestError
 from lightning_edit.evaluation.likelihood import Likelihoods, score_continuations
-from lightning_edit.evaluation.reading import END_OF_THINKING
+from lightning_edit.evaluation.reading import END_OF_THINKING, check_thoughts_end
 from lightning_edit.model.encoding import tokenize
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.progress import Progress, watched
@@ -36,6 +36,8 @@ CHUNK = 4
 """Batches that are handed to the decoder at once; of more the tokens would fill the memory."""
 NEW_TOKENS = 256
 """Longest answer where a task says nothing, as in lm-eval."""
+THOUGHTS = 8192
+"""Tokens for thoughts where nobody limits them: as many as the tasks that ask for steps allow."""
 
 
 class HarnessModel(LM):
@@ -47,11 +49,15 @@ class HarnessModel(LM):
     Args:
         lm: The language model.
         batch_size: Texts in one forward.
-        max_new_tokens: Longest answer where a task allows a longer one; None lets each task have its way.
+        max_new_tokens: Longest answer where a task allows a longer one; None lets each task have its way. A model that
+            thinks first gets as many again for its thoughts, or 8,192: a task's limit is that of an answer.
         chat: Ask through the tokenizer's chat template; a task's prompt is the user's turn.
         reasoning: Whether the model thinks first: its answer is then what follows `</think>`, and stop strings count
             only there. Thoughts without an end are no answer.
         ranks: The processes.
+
+    Raises:
+        EditError: It thinks first, and its tokenizer drops `</think>` from what it decodes.
     """
 
     def __init__(
@@ -64,6 +70,8 @@ class HarnessModel(LM):
         ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
+        if reasoning:
+            check_thoughts_end(lm.tokenizer.all_special_tokens)
         self.lm, self.batch_size, self.max_new_tokens = lm, batch_size, max_new_tokens
         self.chat, self.reasoning = chat, reasoning
         self.ranks = ranks or Ranks(alone=True)
@@ -158,7 +166,7 @@ class HarnessModel(LM):
         if not self.reasoning:
             return text
         _, mark, said = text.partition(END_OF_THINKING)
-        return said if mark else None
+        return said.lstrip() if mark else None  # a line break behind the thoughts ends no answer
 
     def _settings(self, wanted: dict[str, Any]) -> Settings:
         """Stop strings and length, as far as they are greedy."""
@@ -170,7 +178,9 @@ class HarnessModel(LM):
         until = wanted.get("until") or []
         marks = (until,) if isinstance(until, str) else tuple(until)
         limit = int(wanted.get("max_gen_toks") or NEW_TOKENS)
-        return marks, limit if self.max_new_tokens is None else min(limit, self.max_new_tokens)
+        if self.max_new_tokens is not None:
+            limit = min(limit, self.max_new_tokens)
+        return marks, limit + (self.max_new_tokens or THOUGHTS if self.reasoning else 0)
 
     def _check_room(self, prompts: Sequence[str], limit: int) -> None:
         """Refuse prompts that do not fit, and say so where the answer has less room than it was allowed."""

@@ -122,9 +122,33 @@ def test_thoughts_are_no_answer(tokenizer: Any) -> None:
         "<user>Two:<assistant>": "still at it",
     }
     lm = ScriptedLM(tokenizer, script, special=False)
-    model = HarnessModel(lm, chat=Chat(thinking=True), reasoning=True)
+    model = HarnessModel(lm, max_new_tokens=35, chat=Chat(thinking=True), reasoning=True)
     requests = [greedy(prompt, ["Question:"], 70) for prompt in ("One:", "Two:")]
     assert model.generate_until(requests) == ["1", ""]
+
+
+def test_thoughts_have_a_budget_beside_that_of_a_short_answer(tokenizer: Any) -> None:
+    written = "Is it?\nShe liked it very much.</think>\n\npositive, " + "x" * 60 + "\nReview"
+    thoughts = len(tokenizer(written.partition("</think>")[0] + "</think>")["input_ids"])
+    lm = ScriptedLM(tokenizer, {"Sentiment:": written})
+    asked = [greedy("Sentiment:", ["\n"], 10)]
+    (said,) = HarnessModel(lm, max_new_tokens=thoughts, reasoning=True).generate_until(asked)
+    assert thoughts > 10
+    assert said.startswith("positive")
+    assert HarnessModel(lm, max_new_tokens=thoughts // 2 - 2, reasoning=True).generate_until(asked) == [""]
+    assert HarnessModel(lm, max_new_tokens=10).generate_until(asked) == ["Is it?"]
+    before = lm.model.calls
+    with pytest.warns(UserWarning, match="leave room for fewer than 8202 new tokens"):
+        assert HarnessModel(lm, reasoning=True).generate_until(asked)[0].startswith("positive, xxx")
+    assert lm.model.calls > before + thoughts + 10
+
+
+def test_an_end_of_thinking_that_decoding_drops_is_named_and_not_an_empty_answer(tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": ["</think>"]})
+    lm = ScriptedLM(tokenizer, {"One:": "Two?</think> 1"})
+    with pytest.raises(EditError, match=r"</think> is a special token.*special=False"):
+        HarnessModel(lm, max_new_tokens=30, reasoning=True)
+    assert HarnessModel(lm, max_new_tokens=30).generate_until([greedy("One:", [], 20)]) == ["Two? 1"]
 
 
 def test_a_memory_before_the_model_is_at_work(tokenizer: Any) -> None:
