@@ -21,6 +21,8 @@ from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator, say, t
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.export import Export, export_edits
 from lightning_edit.jobs.inputs import read_requests, sample_corpus
+from lightning_edit.jobs.proposal import with_proposed_layers
+from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.module import EditableModule
 from lightning_edit.requests import EditRequest
@@ -58,7 +60,8 @@ def edit_model(
         requests: Request file in any format that `load_requests` reads; "embedded" for requests about the embedded
             world.
         editor: Name of an editor, such as memit, grace or scr, or the class path of an editor of your own.
-        options: Options of the editor, such as `--options.layers=[4,5,6]`.
+        options: Options of the editor, such as `--options.layers=[4,5,6]`. For a model without a preset a closed-form
+            editor's layers are found by causal tracing, where the model knows some of the requests' `old`.
         editor_hparams: Hyper-parameter file of EasyEdit, which names editor and options; `options` go before it.
         count: Use this many requests of the file; all where absent.
         edits_per_commit: Requests handed to the editor at once; all where absent.
@@ -85,7 +88,10 @@ def edit_model(
     module = EditableModule.from_pretrained(model, dtype=dtype)
     lm = module.language_model
     wanted, notes = read_requests(requests, count, on_bad)
-    method = get_editor(editor, **(options or {}))
+    get_editor(editor, **(options or {}))  # refuses wrong options before anything is traced
+    settled, traced = with_proposed_layers(editor, options or {}, lm, wanted)
+    method = get_editor(editor, **settled)
+    notes += [traced] if traced else []
     evaluator = Evaluator(budget, paraphrases=2, locality=4, portability=4, seed=seed, decode=decode)
     with show_progress(lm, "asking the unedited model"):
         baseline = evaluator.measure_baseline(lm, wanted)
@@ -117,7 +123,7 @@ def measure(
         evaluator: What is asked.
         baseline: What the unedited model answered.
     """
-    row: dict[str, Scalar] = dict(evaluator.evaluate(lm, requests, baseline))
+    row: dict[str, Scalar] = {**evaluator.evaluate(lm, requests, baseline), "protocol": protocol_name(evaluator)}
     rivals = [request for request in requests if request.old]
     if rivals:
         prompts = [request.prompt for request in rivals]

@@ -3,18 +3,22 @@
 MEMIT (Meng et al., arXiv 2210.07229, section 4.1) edits the FFNs through which a fact passes at its subject's last
 token. Here a few facts that the model knows are traced at that token only, with as many neighbouring FFNs put back
 together as shall be edited, and the stretch that brings most of the answer back is proposed. All other numbers are the
-model's preset, or the nearest one scaled by shape. Tracing a large model takes time, so nothing calls this by itself.
+model's preset, or the nearest one scaled by shape. Tracing a large model takes time, so no editor calls this by itself;
+`edit_model` does, for a model without a preset.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_edit.editors.presets import Preset, choose_preset
-from lightning_edit.errors import EditError
+from lightning_edit.editors.base import ClosedFormEditor
+from lightning_edit.editors.presets import Preset, choose_preset, find_sheet
+from lightning_edit.editors.registry import editor_class
+from lightning_edit.errors import EditError, RequestError
 from lightning_edit.jobs.locate import known_facts
 from lightning_edit.jobs.tracing import Fact, subject_scale, trace
 from lightning_edit.model.language_model import LanguageModel, as_language_model
@@ -83,6 +87,32 @@ def propose_preset(
     for text in remarks:
         _log.warning(text)
     return replace(assumed, name="proposed", layers=layers, remarks=remarks)
+
+
+def with_proposed_layers(
+    editor: str, options: Mapping[str, Any], lm: LanguageModel, requests: Sequence[EditRequest]
+) -> tuple[dict[str, Any], str | None]:
+    """Options of an editor, with a proposal where neither the user nor a preset of this shape says which layers.
+
+    Args:
+        editor: Name of the editor, or the path of its class.
+        options: Its options.
+        lm: The language model.
+        requests: The requests; facts that the model knows among them are traced.
+
+    Returns:
+        The options, and what was found or why nothing was; None where nothing was looked for.
+    """
+    kind, preset = editor_class(editor), options.get("preset")
+    told = options.get("layers") is not None or not (preset is None or (isinstance(preset, str) and preset[:1] == "@"))
+    if not issubclass(kind, ClosedFormEditor) or told or lm.layout.separate or find_sheet(lm) is not None:
+        return dict(options), None
+    try:
+        family = preset[1:] if preset else None
+        proposed = propose_preset(lm, requests, kind.settings_of or kind.__name__, family)
+    except RequestError as error:
+        return dict(options), f"no layers were traced: {error}"
+    return {**options, "preset": proposed}, proposed.remarks[0]
 
 
 def stretch_recovery(

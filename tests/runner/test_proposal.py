@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from lightning_edit.editors import get_editor
 from lightning_edit.errors import EditError, RequestError
 from lightning_edit.jobs.locate import known_facts, recovery
-from lightning_edit.jobs.proposal import propose_preset, stretch_recovery
+from lightning_edit.jobs.proposal import propose_preset, stretch_recovery, with_proposed_layers
 from lightning_edit.jobs.tracing import KINDS, subject_scale, trace
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
@@ -88,6 +89,21 @@ def test_the_layers_that_carry_the_facts_are_proposed(lm: LanguageModel, caplog:
     assert editor.preset is proposed
     assert propose_preset(lm, requests, "ROME", facts=4, samples=2).layers in ((8,), (9,))
     assert propose_preset(lm, requests, family="original", facts=2, samples=1).clamp == 0.75
+
+
+def test_options_without_layers_get_a_proposal(lm: LanguageModel) -> None:
+    requests = facts_known(lm)
+    options, said = with_proposed_layers("memit", {"steps": 3, "preset": "@original"}, lm, requests)
+    assert options["steps"] == 3
+    assert (options["preset"].layers, options["preset"].clamp) == ((8, 9), 0.75)
+    assert said is not None
+    assert said.startswith("layers [8, 9] are proposed")
+    assert get_editor("memit", **options).attach(lm) == [8, 9]
+    for name, given in (("memit", {"layers": [1]}), ("memit", {"preset": "gpt2-xl"}), ("ft_l", {}), ("scr", {})):
+        assert with_proposed_layers(name, given, lm, requests) == (given, None)
+    unknown = [replace(request, old="the") for request in requests]
+    assert with_proposed_layers("memit", {}, lm, unknown)[0] == {}
+    assert "the model knows none of the 6 facts" in str(with_proposed_layers("memit", {}, lm, unknown)[1])
 
 
 def test_layers_are_kept_where_tracing_finds_nothing(lm: LanguageModel) -> None:
