@@ -3,7 +3,8 @@
 A base language model does not stop after its answer: a full stop follows, and then another sentence. So the answer is
 the text up to the end of the first sentence or line. The end of a sentence is `.`, `!`, `?` or `…` before white space
 or the end of the text, unless the full stop belongs to the word: `St. Petersburg`, `Dr. X`, `J. R. R. Tolkien`, `3.5`,
-`No. 10`, `Acme Inc. of Ohio`. Where both readings are possible a name is assumed, as names are what edits are about.
+`No. 10`, `Jan. 5`, `Acme Inc. of Ohio`. Where both readings are possible a name is assumed, as names are what edits are
+about.
 
 A prompt that ends in `Thoughts:` lets the model think first; its answer is what follows `Answer:`. A reasoning model
 thinks whatever it is asked, and its answer is what follows `</think>`: as long as it thinks it has said nothing.
@@ -30,10 +31,10 @@ _END = re.compile(r"""[。！？]|[.!?…]+["'”’»)\]]*(?=\s|$)""")  # noqa:
 _WORD = re.compile(r"[\w.&'-]*$")
 _INITIALS = re.compile(r"(?:\w\.)+\w")
 _TITLES = re.compile(
-    r"dr|mr|mrs|ms|mme|mlle|prof|ste?|mt|ft|gen|col|lt|sgt|cpl|capt|cmdr|adm|maj|rev|hon|gov|sen|rep|vs|cf|e\\.g|i\\.e"
+    r"dr|mr|mrs|ms|mme|mlle|prof|ste?|mt|ft|gen|col|lt|sgt|cpl|capt|cmdr|adm|maj|rev|hon|gov|sen|rep|vs|cf|e\.g|i\.e"
 )
-_NUMBERED = re.compile("nos?|nr|vol|op|pp?|ch|fig|sec|art")
-_SUFFIXES = re.compile(r"jr|sr|inc|ltd|co|corp|bros|llc|plc|etc|al|ave|blvd|dept|approx|ca|[ap]\\.m")
+_NUMBERED = re.compile("nos?|nr|vol|op|pp?|ch|fig|sec|art|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec")
+_SUFFIXES = re.compile(r"jr|sr|inc|ltd|co|corp|bros|llc|plc|etc|al|ave|blvd|dept|approx|ca")
 _OPENERS = re.compile(
     "The|An?|Its?|He|His|She|Her|They|Their|That|This|These|There|We|Our|You|I|My|In|On|At|As|By|For|From|Of|To|"
     "When|While|After|Before|And|But|Or|So|If|Also|However|Question|Answer|Context"
@@ -184,15 +185,17 @@ def _belongs(word: str, following: list[str]) -> bool:
     if not following:
         return False
     name, follows = word.casefold().strip("'-&"), following[0]
-    if _NUMBERED.fullmatch(name):
+    if _TITLES.fullmatch(name):
+        return True
+    if _NUMBERED.fullmatch(name) and (follows[0].isdigit() or not _is_initial(word)):  # `P. 10`, and `P. D. James`
         return follows[0].isdigit()
     if _SUFFIXES.fullmatch(name):
         return follows[0].islower()
     if _is_initial(word):
         return follows[0].islower() or (follows[0].isupper() and not _OPENERS.fullmatch(follows.strip(".,:;'\"")))
-    return bool(_TITLES.fullmatch(name))
+    return False
 
 
 def _is_initial(word: str) -> bool:
-    """`J`, `J.R`, `D.C`: the following word decides, so all of it must be known."""
+    """`J`, `J.R`, `D.C`, `p.m`: the following word decides, so all of it must be known."""
     return (len(word) == 1 and word.isupper()) or bool(_INITIALS.fullmatch(word))
