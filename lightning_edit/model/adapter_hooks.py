@@ -101,15 +101,16 @@ def fold_hooks(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
     Args:
         model: The transformers model.
-        weights: Its weights by name; entries are replaced, never changed.
+        weights: Its weights by the names they have without PEFT's wrappers; entries are replaced, never changed.
     """
-    for name, module in model.named_modules():
+    for path, module in model.named_modules():
+        name = f"{path}.weight".replace(".base_layer.", ".")
         for hook in module._forward_hooks.values():
             if isinstance(hook, LowRankHook):
-                weight = weights[f"{name}.weight"]
+                weight = weights[name]
                 change = hook.up.double() @ hook.down.double()
                 change = (change.T if isinstance(module, Conv1D) else change).to(weight.device)
-                weights[f"{name}.weight"] = (weight.double() + change).to(weight.dtype)
+                weights[name] = (weight.double() + change).to(weight.dtype)
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -1,21 +1,25 @@
 """Writing a model as a folder that plain transformers loads.
 
-This file knows sharded weights, PEFT adapters and tied weights. It leaves the live model as it is.
+This file knows sharded weights, PEFT adapters and tied weights. It leaves the live model as it is: adapters are merged
+into copies of the layers that they are in, one layer at a time.
 """
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 from lightning_edit.model.adapter_hooks import fold_hooks
+from lightning_edit.model.sharding import reshard
 from lightning_edit.model.sites import unwrap
 
 
 def save_folder(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Path, write: bool = True) -> None:
-    """Save model and tokenizer; a PEFT adapter is merged into a copy first.
+    """Save model and tokenizer; a PEFT adapter is merged into copies of its layers first.
 
     Sharded weights are gathered, which is a collective: every rank calls, one of them with `write`.
 
@@ -25,31 +29,55 @@ def save_folder(model: Any, tokenizer: PreTrainedTokenizerBase, folder: str | Pa
         folder: Where to write.
         write: Whether this process writes.
     """
-    model = getattr(model, "_orig_mod", model)
-    if hasattr(model, "merge_and_unload"):
-        if not write:
-            return
-        model = copy.deepcopy(model).merge_and_unload()
     model = unwrap(model)
-    if any(hasattr(module, "get_base_layer") for module in model.modules()):
-        if not write:
-            return
-        model = _merge_layers(copy.deepcopy(model))
-    weights = {name: _whole(value) for name, value in model.state_dict().items()}
+    reshard(model)
+    weights = {}
+    for name, value in model.state_dict().items():
+        whole = _whole(value)  # every rank, whoever writes
+        if write:
+            weights[name] = whole
+    if not write:
+        return
+    for name, layer in _adapted(model):
+        inside = [key for key in weights if key.startswith(f"{name}.")]
+        parts = {key.removeprefix(f"{name}."): weights.pop(key) for key in inside}
+        weights |= {f"{name}.{key}": value for key, value in _merged(layer, parts).items()}
     fold_hooks(model, weights)
-    if write:
-        model.save_pretrained(folder, state_dict=weights)
-        tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
+    tokenizer.save_pretrained(folder)
 
 
 def _whole(value: Any) -> Any:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def _merge_layers(model: Any) -> Any:
-    """The model with the adapters in its layers merged, where the wrapper that knew them is not at hand."""
-    for name, layer in list(model.named_modules()):
-        if hasattr(layer, "get_base_layer"):
-            layer.merge()
-            model.set_submodule(name, layer.get_base_layer())
-    return model
+def _adapted(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that PEFT has put around others, by path; not those within one of them."""
+    above = None
+    for name, module in model.named_modules():
+        if above is not None and name.startswith(above):
+            continue
+        if hasattr(module, "get_base_layer") or hasattr(module, "unload_and_optionally_merge_module"):
+            above = f"{name}."
+            yield name, module
+
+
+def _merged(layer: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of what is under a PEFT layer, with its adapters in them.
+
+    Args:
+        layer: The layer; its parameters may be pieces.
+        weights: Its whole weights by name.
+    """
+    instead: dict[int, Any] = {}  # what a copy takes in the place of a piece, which cannot be copied
+    for name, value in layer.named_parameters(remove_duplicate=False):
+        if isinstance(value, DTensor):
+            instead[id(value)] = nn.Parameter(weights[name], requires_grad=False)
+    own: Any = copy.deepcopy(layer, instead)
+    if hasattr(own, "unload_and_optionally_merge_module"):  # what it wraps is trained as a whole
+        own = own.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+    else:
+        own.merge()
+        own = own.get_base_layer()
+    merged: dict[str, Tensor] = own.state_dict()
+    return merged
