@@ -15,8 +15,8 @@ from tests.reference import Array, long, prune, rect, solve, tensor
 
 # How far feedback may be from its reference, relative to the update, by the condition of M. K'M⁻¹ carries M's condition
 # times 1.1e-16, and with few columns that is all there is of the update: five of sixty at 1e12 are found to 1e-6 (and
-# known to no better than 1e-4, since M itself is rounded), twenty to 2e-9. The bounds are fifteen times what was measured
-# from the first five on, or more: 1e-13, 3e-10 and 1.3e-6.
+# known to no better than 1e-4, since M itself is rounded), twenty to 2e-9. Measured, from the first five on: 1e-13,
+# 3e-10 and 1.3e-6; the bounds leave a margin of fifteen, or more.
 ROUNDING = {1e4: 1e-11, 1e8: 1e-8, 1e12: 2e-5}
 PLAIN: dict[str, Callable[[Array, Array], Any]] = {
     "rect": lambda update, weight: rect(update, weight, 0.3),
