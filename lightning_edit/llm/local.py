@@ -1,7 +1,8 @@
-"""A language model on this machine that is asked for help: any causal LM of transformers.
+"""A language model on this machine that is asked for help: any causal LM or T5-style encoder-decoder of transformers.
 
-Knows the package's own greedy decoder, and whether a tokenizer has a chat template. It must be another model than the
-one under editing: a model that judges itself says what it has just learned.
+Nothing in it is edited, so it may be a mixture of experts or quantised. Knows the package's own greedy decoder, and
+whether a tokenizer has a chat template. It must be another model than the one under editing: a model that judges itself
+says what it has just learned.
 """
 
 import hashlib
@@ -10,30 +11,35 @@ from collections.abc import Generator, Sequence
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from lightning_edit.chat import Chat, render
 from lightning_edit.decoding import decode
 from lightning_edit.errors import EditError
+from lightning_edit.evaluation.reading import check_thoughts_end
 from lightning_edit.llm.assistant import Reply
-from lightning_edit.model.encoding import tokenize
 from lightning_edit.model.identity import model_identity
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.seq2seq import auto_class
 
 _SAMPLED = 64  # numbers of each weight that its fingerprint is made of
 
 
 class LocalModel:
-    """A causal LM that replies greedily.
+    """A causal LM or T5-style encoder-decoder that replies greedily.
 
     Args:
-        lm: The language model.
+        lm: The language model; `LanguageModel(model, tokenizer, editable=False)` takes those that cannot be edited, too.
         max_new_tokens: Longest reply, thoughts included.
         batch_size: Prompts in one forward.
         until: Where a reply ends: `end` (not before the model says so) or `line`. By default `end` for a model with a
             chat template, which is then used, and `line` for a base model, which would go on for ever.
         system: What the system says first, for a model with a chat template.
         thinking: Whether the chat template shall let the model think first.
+
+    Raises:
+        EditError: There is no chat template for a system turn or thoughts, or the tokenizer drops `</think>` from what
+            it decodes.
     """
 
     def __init__(
@@ -51,6 +57,8 @@ class LocalModel:
                 f"found system or thinking for {type(lm.tokenizer).__name__} without a chat template; expected a chat "
                 "model. Leave them out, or set tokenizer.chat_template."
             )
+        if thinking:
+            check_thoughts_end(lm.tokenizer.all_special_tokens)
         self.lm = lm
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
         self.until = until or ("end" if templated else "line")
@@ -61,13 +69,14 @@ class LocalModel:
         """Load a model by its Hub name or folder.
 
         Args:
-            name: Hub name or folder of a causal LM with its tokenizer.
+            name: Hub name or folder of a model with its tokenizer.
             dtype: Precision of the weights; `auto` is that of the checkpoint.
             device: Where it runs.
             options: Arguments of `LocalModel`.
         """
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-        return cls(LanguageModel(model.to(device).eval(), AutoTokenizer.from_pretrained(name)), **options)  # type: ignore[arg-type]
+        model: Any = auto_class(name).from_pretrained(name, dtype=dtype).to(device).eval()
+        lm = LanguageModel(model, AutoTokenizer.from_pretrained(name), editable=False)
+        return cls(lm, **options)  # type: ignore[arg-type]
 
     @property
     def name(self) -> str:
@@ -79,7 +88,7 @@ class LocalModel:
     def identity(self) -> str:
         """The model with a fingerprint of its weights as they are now, and all settings that decide a reply."""
         settings = [self.max_new_tokens, self.until, self.chat and [self.chat.system, self.chat.thinking]]
-        return json.dumps([self.name, model_identity(self.lm.model, self.lm.sites), self._fingerprint(), settings])
+        return json.dumps([self.name, model_identity(self.lm.model, ()), self._fingerprint(), settings])
 
     def ask(self, prompts: Sequence[str]) -> Generator[tuple[int, Reply], None, None]:
         """Replies batch by batch, prompts of like length together.
@@ -103,13 +112,17 @@ class LocalModel:
     def _lengths(self, prompts: Sequence[str]) -> list[int]:
         """Tokens of each prompt as it is asked."""
         texts = list(prompts) if self.chat is None else render(self.lm.tokenizer, prompts, self.chat)
-        return [len(ids) for ids, _ in tokenize(self.lm.tokenizer, texts, special=self.chat is None)]
+        return [len(ids) for ids in self.lm.layout.read_prompts(self.lm, texts, special=self.chat is None)]
 
     def _fingerprint(self) -> str:
         """A hash of a few numbers of every weight: another model, a trained or an edited one has another."""
-        digest = hashlib.sha256()
-        for name, weight in self.lm.model.named_parameters():
-            flat = weight.detach().flatten()
+        digest, model = hashlib.sha256(), self.lm.model
+        held = {
+            **dict(model.named_buffers()),
+            **dict(model.named_parameters()),
+        }  # some quantisers keep codes in buffers
+        for name in filter(held.__contains__, model.state_dict()):
+            flat = held[name].detach().flatten()
             sample = flat[:: max(1, flat.numel() // _SAMPLED)].to("cpu", torch.float32)
             digest.update(name.encode() + sample.numpy().tobytes())
         return digest.hexdigest()[:16]

@@ -39,6 +39,8 @@ class LanguageModel:
         model: The model, possibly wrapped by PEFT or `torch.compile`; the transformers model inside is what is used.
         tokenizer: Its fast tokenizer.
         projection: Override of the site search, see `find_sites`.
+        editable: Whether to look for sites. A model that only answers, such as a judge, needs none, and without them may
+            be one that is refused here otherwise: a mixture of experts, or a quantised one.
 
     Attributes:
         memory: What an editor that answers out of texts has put between prompts and the model.
@@ -51,15 +53,22 @@ class LanguageModel:
     progress: Progress = Progress()
     layout: Layout = CausalLayout()
 
-    def __init__(self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, projection: str | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        projection: str | None = None,
+        editable: bool = True,
+    ) -> None:
         self.model: Any = unwrap(model)
         self.tokenizer: Any = tokenizer
-        self.sites: list[Site] = find_sites(self.model, projection)
+        self.sites: list[Site] = find_sites(self.model, projection) if editable else []
         self.layout = layout_of(self.model)
+        counted = editable or self.layout.separate  # an encoder-decoder of an unknown kind cannot be asked either
         self.scope = PromptScope(self.model, length=1 if self.layout.separate else None)
         self._encoder_scope = PromptScope(self.model, self.model.get_encoder()) if self.layout.separate else None
         self.identity: str = model_identity(self.model, self.sites)
-        self._blocks = find_blocks(self.model, projection)
+        self._blocks = find_blocks(self.model, projection) if counted else []
         self._by_layer: dict[Layer, Site] = {site.layer: site for site in self.sites}
         self._by_layer |= {site.block: site for site in self.sites}
 
@@ -93,11 +102,15 @@ class LanguageModel:
         Args:
             layer: Number of the block, from 0, or its path.
         """
+        if not self.sites:
+            raise SiteError(
+                f"found no sites in {type(self.model).__name__}, expected some: it was wrapped with editable=False. "
+                "Wrap it anew with LanguageModel(model, tokenizer)."
+            )
         if layer not in self._by_layer:
             known = [site.layer for site in self.sites]
-            paths = f", or a path such as {self.sites[-1].block}" if self.sites else ""
             raise SiteError(
-                f"layer {layer} has no site; expected one of {known}{paths} (the model has {self.num_layers} "
+                f"layer {layer} has no site; expected one of {known}, or a path such as {self.sites[-1].block} (the model has {self.num_layers} "
                 f"{'' if self.layout.separate else 'decoder '}blocks)."
             )
         return self._by_layer[layer]

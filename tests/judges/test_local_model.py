@@ -5,16 +5,56 @@ import json
 
 import pytest
 import torch
+from torch import nn
+from transformers import BartConfig, BartForConditionalGeneration
 
-from lightning_edit.errors import EditError
+from lightning_edit.errors import EditError, SiteError
 from lightning_edit.judges import Case, LLMJudge
 from lightning_edit.llm.local import LocalModel
+from lightning_edit.model.language_model import LanguageModel
 from tests.scripted import ScriptedLM
+from tests.seq2seq import ending, tiny_t5
 
 TEMPLATE = (
     "{{ eos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
     "{% if enable_thinking %}[think]{% endif %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+
+PROMPTS = ["The capital of the country is", "She works", "What is the language of the people there? It is"]
+
+
+def generated(model, tokenizer, length, **settings):
+    """What transformers' own greedy search writes behind each prompt, one after another."""
+    texts = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        (row,) = model.generate(ids, max_new_tokens=length, do_sample=False, pad_token_id=1, **settings)
+        new = row[1:] if model.config.is_encoder_decoder else row[ids.shape[1] :]
+        texts.append(tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip())
+    return texts
+
+
+class Codes(nn.Module):
+    """A linear map of eight-bit codes with a scale for each row, kept in buffers as some quantisers keep them."""
+
+    def __init__(self, linear):
+        super().__init__()
+        weight = linear.weight.detach()
+        scale = weight.abs().amax(1, keepdim=True) / 127
+        self.register_buffer("qweight", (weight / scale).round().to(torch.int8))
+        self.register_buffer("scale", scale)
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.qweight * self.scale)
+
+
+def quantised(model):
+    for block in model.model.layers:
+        for name, linear in list(block.mlp.named_children()):
+            if isinstance(linear, nn.Linear):
+                setattr(block.mlp, name, Codes(linear))
+    return model
 
 
 def replies(model, prompts):
@@ -87,6 +127,58 @@ def test_the_identity_knows_the_weights_and_the_settings(tiny_lm, tiny_model, to
     with torch.no_grad():
         tiny_lm.projection(1).weight.add_(1e-3)
     assert model.identity != first
+
+
+def test_a_mixture_of_experts_replies_though_it_has_no_sites(tiny_model, tokenizer, tmp_path):
+    model = tiny_model("mixtral")
+    with pytest.raises(SiteError, match="mixture of experts"):
+        LanguageModel(model, tokenizer)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    local = LocalModel.from_pretrained(str(tmp_path), max_new_tokens=8, batch_size=2, until="end")
+    said = [reply.text for reply in replies(local, PROMPTS)]
+    assert said == generated(model, tokenizer, 8)
+    assert len(set(said)) > 1
+    assert local.identity == LocalModel.from_pretrained(str(tmp_path), max_new_tokens=8, until="end").identity
+    with pytest.raises(SiteError, match=r"no sites in MixtralForCausalLM.*editable=False"):
+        local.lm.projection(0)
+
+
+def test_a_quantised_model_replies_and_is_known_by_its_codes(tiny_model, tokenizer):
+    model = quantised(tiny_model("llama"))
+    with pytest.raises(SiteError, match="quantised"):
+        LanguageModel(model, tokenizer)
+    local = LocalModel(LanguageModel(model, tokenizer, editable=False), max_new_tokens=8, until="end")
+    assert [reply.text for reply in replies(local, PROMPTS)] == generated(model, tokenizer, 8)
+    before = local.identity
+    model.model.layers[1].mlp.down_proj.qweight.add_(1)
+    assert local.identity != before
+
+
+def test_an_encoder_decoder_replies(trained_backend, tmp_path):
+    model, tokenizer = tiny_t5(), ending(trained_backend)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    local = LocalModel.from_pretrained(str(tmp_path), max_new_tokens=8, batch_size=2, until="end")
+    said = [reply.text for reply in replies(local, PROMPTS)]
+    assert said == generated(model, tokenizer, 8)
+    assert len(set(said)) > 1
+
+
+def test_an_encoder_decoder_of_another_kind_is_refused_by_name(tokenizer):
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    model = BartForConditionalGeneration(BartConfig(**sizes, **heads, vocab_size=len(tokenizer)))
+    with pytest.raises(SiteError, match=r"not known here \(bart\)"):
+        LanguageModel(model, tokenizer, editable=False)
+
+
+def test_thoughts_whose_end_would_be_dropped_are_refused(tokenizer):
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.add_special_tokens({"additional_special_tokens": ["</think>"]})
+    with pytest.raises(EditError, match="special=False"):
+        LocalModel(scripted(tokenizer, {}), thinking=True)
+    assert LocalModel(scripted(tokenizer, {})).chat is not None
 
 
 def test_as_a_judge(tokenizer):
