@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.forward_settings import Settings, find_settings
 from lightning_edit.editors.report import EditRefused, EditReport, Guard
-from lightning_edit.errors import StateError
+from lightning_edit.errors import EditError, StateError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
 from lightning_edit.model.prompt_scope import Window
 
@@ -38,6 +38,7 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
     acts_on_every_rank = True
     in_weights = False
     settings_of: str  # the editor's name in the file of presets
+    system: str | None = None  # what the system says first in a chat
 
     def __init__(self, kind: type[Settings], given: Mapping[str, Any], preset: str | None) -> None:
         self._kind, self._given, self._preset = kind, dict(given), preset
@@ -153,7 +154,13 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
         _check_identity(self._identity, lm.identity)
         if self._settings is None:
             settings = find_settings(lm, self.settings_of, self._kind, self._given, self._preset)
+            settings = self._fitting(lm, settings)
             self._check_settings(settings, self._saved_settings)
+            if self.system is not None and not settings.chat:
+                raise EditError(
+                    f"found system={self.system!r} without a chat, where nobody would say it; expected chat=True and a "
+                    "tokenizer with a chat template beside it, or no system."
+                )
             self._settings = settings
         projection = lm.projection(self._settings.layer)
         if self._hook is None or self._hook[0] is not projection or self._lm is not lm:
@@ -162,6 +169,10 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
             self._hook = projection, projection.register_forward_hook(_replace(self, lm))
         self._lm, self._identity = lm, lm.identity
         return lm
+
+    def _fitting(self, lm: LanguageModel, settings: Settings) -> Settings:
+        """A preset's settings, as far as the model can follow them."""
+        return settings
 
     def _unhook(self) -> None:
         """Leave the model that the editor is in."""

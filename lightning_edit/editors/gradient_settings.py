@@ -42,7 +42,7 @@ class GradientSettings:
         norm_constraint: Bound on each entry's change in one commit; None is no bound.
         rank: Rank of an adapter, for AdaLoRA on average.
         init_rank: Rank AdaLoRA begins with.
-        alpha: Scale of an adapter times its rank (LoRA), or its scale (AdaLoRA).
+        alpha: Scale of an adapter times its rank, for AdaLoRA times the rank it begins with.
         dropout: Dropout on an adapter's input while it learns.
     """
 

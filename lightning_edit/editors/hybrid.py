@@ -4,7 +4,7 @@
 them. This file knows how two editors keep in step; what each of them does is its own business.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -150,10 +150,13 @@ class Hybrid(Editor):
         def write(both: Guard) -> EditReport:
             return self.editor.edit(module, batch, both)
 
-        return self._in_step(module, write, lambda: self.memory.edit(module, batch), guard)
+        return self._in_step(module, write, batch, guard)
 
     def undo(self, module: object, ids: Iterable[str] | str, guard: Guard | None = None) -> EditReport:
         """Take requests back in both.
+
+        The memory then holds what the weights hold: where the weight editor takes back whole commits, together with the
+        requests in them that were replaced since, these do not come back in the memory either.
 
         Args:
             module: An `EditableModule` or `LanguageModel`.
@@ -168,7 +171,7 @@ class Hybrid(Editor):
         def write(both: Guard) -> EditReport:
             return self.editor.undo(module, names, both)
 
-        return self._in_step(module, write, lambda: self.memory.undo(module, names), guard)
+        return self._in_step(module, write, [], guard)
 
     def rollback(self, module: object, count: int, guard: Guard | None = None) -> EditReport:
         """Take the last requests back in both.
@@ -182,7 +185,7 @@ class Hybrid(Editor):
         def write(both: Guard) -> EditReport:
             return self.editor.rollback(module, count, both)
 
-        return self._in_step(module, write, lambda: self.memory.rollback(module, count), guard)
+        return self._in_step(module, write, [], guard)
 
     def repair(self, module: object, refresh: bool = False, guard: Guard | None = None) -> EditReport:
         """Bring the weights' edits back; sentences do not wear.
@@ -229,28 +232,26 @@ class Hybrid(Editor):
         self,
         module: object,
         write: Callable[[Guard], EditReport],
-        remember: Callable[[], EditReport],
+        batch: Sequence[EditRequest],
         guard: Guard | None,
     ) -> EditReport:
         """Change the weights on the bare model, and the memory when they are written, just before the guard looks.
 
-        The weight editor takes its part back by itself, whatever goes wrong in its guard.
+        What is at work then is the weight editor's decision, which the memory follows. The weight editor takes its part
+        back by itself, whatever goes wrong in its guard.
         """
         lm, before = as_language_model(module), self.memory.snapshot()
-        asked: list[EditReport] = []
 
         def both(report: EditReport) -> bool:
-            asked.append(report)
             with lm.with_memory(self.memory):
-                report.seconds["memory"] = remember().seconds["total"]
+                with report.timed("memory"):
+                    self.memory.follow(module, batch, report)
                 return guard is None or guard(report)
 
         self.memory.attach(lm)
         try:
             with lm.without_memory():
                 report = write(both)
-            if not asked:  # there was nothing to write
-                remember()
         except BaseException:
             self.memory.restore(before)
             raise

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from lightning_edit.chat import Chat, render
 from lightning_edit.editors import EditRefused, get_editor
 from lightning_edit.editors.grace import GRACE, learning
-from lightning_edit.editors.grace.codebook import SLACK, Lesson, fold
+from lightning_edit.editors.grace.book import CodeBook
+from lightning_edit.editors.grace.codebook import SLACK, Lesson, fold, out_of_reach
 from lightning_edit.editors.grace.lookup import Table
 from lightning_edit.errors import EditError, LedgerError, RequestError, StateError
 from lightning_edit.evaluation.likelihood import score_continuations
@@ -68,6 +70,49 @@ def test_a_split_makes_no_radius_larger() -> None:
     assert [entry.radius for entry in entries] == pytest.approx([0.4, 0.4, 0.55], rel=1e-9)
 
 
+def test_who_is_left_out_of_reach_by_a_split_is_named() -> None:
+    known = lessons([[0.0], [1.5], [1.6], [1.5]], "aaba")
+    first, second, third, fourth = (
+        CodeBook(entries=fold((), list(known)[:n], known, 1.0), lessons=known) for n in (1, 2, 3, 4)
+    )
+    assert [entry.members for entry in third.entries] == [("0", "1"), ("2",)]
+    assert [entry.radius for entry in third.entries] == pytest.approx([0.8, 0.8])
+    assert [out_of_reach(book.entries, known) for book in (first, second, third, fourth)] == [[], [], ["1"], ["1"]]
+    assert second.notes(first) == fourth.notes(third) == []
+    (note,) = third.notes(second)
+    assert "request '1' is out of reach: the entry of '0'" in note
+    assert "has the radius 0.8 after a split" in note
+    assert fourth.entries[-1].members == ("3",)  # the same point again has an entry that it finds
+
+
+def test_an_edit_says_who_it_leaves_out_of_reach(make_lm: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = make_lm()
+    made = grace(lm, radius=1.0, steps=1)
+    places = {"r1": 0.0, "r3": 1.5, "r5": 1.6, "r7": 50.0}
+    read = learning.Teacher.lessons
+
+    def on_a_line(self: Any, batch: Any, rows: Any) -> dict[str, Lesson]:
+        return {
+            name: replace(lesson, query=torch.full_like(lesson.query, 0).index_fill(0, torch.tensor([0]), places[name]))
+            for name, lesson in read(self, batch, rows).items()
+        }
+
+    monkeypatch.setattr(learning.Teacher, "lessons", on_a_line)
+    assert made.edit(lm, [fact(1, "city"), fact(3, "city")]).notes == []
+    (note,) = made.edit(lm, [fact(5, "known")]).notes
+    assert "request 'r3' is out of reach" in note
+    assert made.edit(lm, [fact(7, "known")]).notes == []  # it was said
+    assert [request.id for request in made.requests] == ["r1", "r3", "r5", "r7"]
+    made.undo(lm, "r3")
+    places["again"] = 1.5
+    assert made.edit(lm, [fact(3, "city", id="again")]).notes == []
+    assert out_of_reach(made.entries, made._book.lessons) == []
+    made.undo(lm, ["again", "r5"])
+    made.edit(lm, [fact(3, "city")])
+    made.edit(lm, [fact(5, "known")])
+    assert made.undo(lm, "r5").notes == []  # the radius is back
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_teaches_every_architecture_and_leaves_all_else_alone(family: str, make_lm: Make) -> None:
     lm = make_lm(family, torch.float32)
@@ -110,6 +155,20 @@ def test_prompts_in_a_batch_are_answered_as_one_by_one(family: str, replacement:
     if replacement != "prompt":  # which can move a random model only so far
         assert all(says(lm, facts(5)))
     assert ours != plain
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_beams_in_a_batch_write_what_each_writes_alone(family: str, make_lm: Make) -> None:
+    lm = make_lm(family)
+    prompts = [*prompts_of(facts(3)), *OTHERS]
+    random.Random(1).shuffle(prompts)
+    plain = generate(lm, prompts, 5, num_beams=3)
+    grace(lm, replacement="all").edit(lm, facts(3))
+    together = generate(lm, prompts, 5, num_beams=3)
+    assert together == [generate(lm, [prompt], 5, num_beams=3)[0] for prompt in prompts]
+    moved = [prompt for prompt, text, before in zip(prompts, together, plain, strict=True) if text != before]
+    assert moved
+    assert not set(moved) & set(OTHERS)
 
 
 @pytest.mark.parametrize("replacement", ["last", "all"])

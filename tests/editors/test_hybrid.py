@@ -13,6 +13,14 @@ from tests.callbacks.training import same
 from tests.editors.conftest import fact, facts, says, weights
 
 PROMPT = "the mother of Ann Smith"
+BY_COMMITS = {
+    "ft_m": ("ft_m", {"layers": [1], "steps": 2}),
+    "lora": ("lora", {"layers": [1], "steps": 2, "rank": 1}),
+    "wise": (
+        "wise",
+        {"layer": 1, "steps": 2, "contexts": ["Well. "], "texts": ["It is large."]},
+    ),
+}
 
 
 class Telling(TextMemory):
@@ -114,6 +122,62 @@ def test_where_weights_cannot_go_back_the_memory_does_not_either(lm, make_editor
         both.undo(lm, "r0")
     assert len(both.memory.requests) == len(both.requests) == 2
     assert not both.aligned
+
+
+@pytest.mark.parametrize(("editor", "options"), BY_COMMITS.values(), ids=BY_COMMITS)
+def test_what_is_taken_back_with_its_commit_leaves_the_memory_too(lm, editor, options):
+    both = Hybrid(editor, options, memory=Telling())
+    old, mate, new = fact(0), fact(1), fact(0, "known", id="new")
+    both.edit(lm, [old, mate])
+    assert both.edit(lm, [new]).replaced == ["r0"]
+    state = both.memory.state_dict()
+    with pytest.raises(EditRefused):
+        both.undo(lm, ["r1", "new"], lambda _: False)
+    assert same(both.memory.state_dict(), state)
+    report = both.undo(lm, ["r1", "new"])  # the first commit held what the second one had replaced
+    assert (report.active, report.restored) == (0, [])
+    assert both.editor.requests == both.memory.requests == both.requests == []
+    assert both.memory.sentences == []
+    assert both.memory.state_dict()["book"]["shelf"] == []
+    both.edit(lm, [old])  # nobody knows it any more
+    both.edit(lm, [new])
+    report = both.rollback(lm, 1)
+    assert report.restored == ["r0"]
+    assert both.editor.requests == both.memory.requests == [old]
+    both.edit(lm, [new])
+    both.rollback(lm, 2)
+    assert both.editor.requests == both.memory.requests == []
+
+
+def test_a_commit_below_others_takes_along_what_they_had_replaced(lm):
+    both = Hybrid("lora", {"layers": [1], "steps": 2, "rank": 1, "policy": "per_commit"}, memory=Telling())
+    both.edit(lm, [fact(0), fact(1)])
+    both.edit(lm, [fact(0, "known", id="new")])
+    both.undo(lm, "r1")  # with the replaced request, while the one that replaced it stays
+    assert [r.id for r in both.requests] == [r.id for r in both.editor.requests] == ["new"]
+    both.edit(lm, [fact(2, id="r0")])
+    both.undo(lm, "new")
+    assert both.requests == both.editor.requests == [fact(2, id="r0")]
+
+
+def test_an_editor_that_appends_keeps_contradictions_in_both(lm, make_editor):
+    both = Hybrid(make_editor(lm, conflicts="append"), memory=Telling())
+    both.edit(lm, [fact(0)])
+    both.edit(lm, [fact(0, "known", id="new"), fact(1)])
+    assert [r.id for r in both.memory.requests] == [r.id for r in both.editor.requests] == ["r0", "new", "r1"]
+    both.undo(lm, "r0")
+    assert [r.id for r in both.memory.requests] == [r.id for r in both.editor.requests] == ["new", "r1"]
+
+
+def test_a_replaced_request_comes_back_in_both_after_another_undo(lm, make_editor):
+    both = Hybrid(make_editor(lm), memory=Telling())
+    both.edit(lm, facts(3))
+    both.edit(lm, [fact(0, "known", id="new")])
+    both.edit(lm, [fact(0, "of", id="newest")])
+    both.undo(lm, "r1")
+    for last in (["r2", "new"], ["r0", "r2"]):
+        both.rollback(lm, 1)
+        assert [r.id for r in both.memory.requests] == [r.id for r in both.editor.requests] == last
 
 
 def test_a_saved_hybrid_goes_on_bit_for_bit(lm, make_lm, make_editor, tmp_path):

@@ -266,6 +266,49 @@ def test_a_refused_or_failed_edit_leaves_everything_as_it_was(lm, monkeypatch):
     lm.memory = empty
 
 
+class Learned(Retriever):
+    """Remembers what it has learned, as encoders do."""
+
+    def __init__(self) -> None:
+        self.known: list[str] = []
+
+    def learn(self, texts: Sequence[str]) -> None:
+        self.known = list(texts)
+        if any("broken" in text for text in texts):
+            raise ZeroDivisionError
+
+    def scores(self, texts: Sequence[str], questions: Sequence[str]) -> list[list[float]]:
+        return [[0.0] * len(texts) for _ in questions]
+
+    def state_dict(self):
+        return {"known": self.known}
+
+    def load_state_dict(self, state):
+        self.known = state["known"]
+
+
+def test_what_the_retriever_has_learned_is_taken_back_with_the_edit(lm):
+    scr = memory(retriever=Learned())
+    scr.edit(lm, [RIVER])
+    state, seen = scr.state_dict(), []
+
+    def look(report):
+        seen.append(list(scr.retriever.known))
+        return False
+
+    with pytest.raises(EditRefused):
+        scr.edit(lm, [MAYOR], look)
+    assert scr.state_dict() == state
+    with pytest.raises(EditRefused):
+        scr.undo(lm, "river", look)
+    assert seen == [[B, A], []]
+    assert scr.state_dict() == state
+    with pytest.raises(ZeroDivisionError):
+        scr.edit(lm, [EditRequest("x", "It is", "broken")])
+    assert scr.state_dict() == state
+    assert state["retriever"] == {"known": [B]}
+
+
 def test_a_saved_memory_answers_in_a_fresh_editor(lm, make, tmp_path):
     scr = memory()
     scr.edit(lm, [MAYOR])
@@ -280,8 +323,14 @@ def test_a_saved_memory_answers_in_a_fresh_editor(lm, make, tmp_path):
         lm.memory = None
         editor.undo(lm, "newer")
         assert decode(lm, [WHO]) == ["Ada Brandt"]
+    state = scr.state_dict()
     with pytest.raises(StateError, match="version 7"):
-        fresh.load_state_dict({**scr.state_dict(), "version": 7})
+        fresh.load_state_dict({**state, "version": 7})
+    with pytest.raises(StateError, match="is 'SCR'; expected 'ICE'"):
+        get_editor("ice").load_state_dict(state)
+    early = memory()
+    early.load_state_dict({name: part for name, part in state.items() if name != "editor"})
+    assert early.sentences == scr.sentences
 
 
 def test_two_memories_do_not_mix(lm):

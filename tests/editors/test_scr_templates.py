@@ -28,7 +28,11 @@ FACTS = ["The mayor of Korr is Ada Brandt.", "Korr lies on the river Ahn.", "No 
         ("7", None),
         ("Ada Brandt", 0),
         ("Ahn.", 1),
-        ("Korr", 0),  # a part of two: the one that was found first
+        ("Korr", None),  # a part of two
+        ("comes from Anaheim", 2),
+        ("the", None),  # in one fact as a word, and its answer in none
+        ("is", None),
+        ("lies on the", 1),
         ("Korr lies on the ri", 1),  # there was no room for more
         ("or", None),  # inside a word
         ("Paris", None),  # was not listed
@@ -41,10 +45,24 @@ def test_a_reply_names_a_listed_fact_or_none(reply, chosen):
     assert INSTRUCT.chosen(reply, FACTS) == chosen
 
 
+def test_of_facts_that_begin_alike_the_longer_one_is_meant_where_the_reply_has_it():
+    near = ["Ann lives in York.", "Ann lives in York County.", "ann lives in york county"]
+    assert BASE.chosen("Ann lives in York County.", near) == 1
+    assert BASE.chosen("Ann lives in York.", near[::-1]) == 2
+    assert BASE.chosen("It says: Ann lives in York County, of course", near) == 1
+    assert BASE.chosen("York County", near) == 1  # of the one fact that is listed twice
+    assert BASE.chosen("Ann lives", near) is None
+
+
 def test_the_embedded_models_reply_is_the_value_up_to_its_full_stop():
     assert EMBEDDED.chosen("Ahn. Answer: Ahn.", FACTS) == 1
     assert EMBEDDED.chosen("none. Answer: Ahn.", FACTS) is None
     assert EMBEDDED.chosen("none.", FACTS) is None
+    same = ["Bob Ray works for Korr.", "The town of Ann is Korr.", "Korr is a town.", "The home of Ida is in Lissa."]
+    assert EMBEDDED.chosen("Korr. Answer: Korr.", same) == 0  # the first with this value
+    assert EMBEDDED.chosen("Korr. Answer", same[2:]) is None
+    assert EMBEDDED.chosen("the. Answer", same) is EMBEDDED.chosen("of. Answer", same) is None
+    assert BASE.chosen("Korr.", same) is None
     assert EMBEDDED.is_over("Ahn. Answer")
     assert not EMBEDDED.is_over(" Ahn.")
 

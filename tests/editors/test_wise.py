@@ -166,6 +166,20 @@ def test_prompts_in_a_batch_are_answered_as_one_by_one(family: str, make_lm: Mak
     assert torch.allclose(log_likelihoods(lm, prompts, targets), alone, rtol=1e-9)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_beams_in_a_batch_write_what_each_writes_alone(family: str, make_lm: Make) -> None:
+    lm = make_lm(family)
+    prompts = [*prompts_of(facts(3)), *OTHERS]
+    random.Random(1).shuffle(prompts)
+    plain = generate(lm, prompts, 5, num_beams=3)
+    wise(lm).edit(lm, facts(3))
+    together = generate(lm, prompts, 5, num_beams=3)
+    assert together == [generate(lm, [prompt], 5, num_beams=3)[0] for prompt in prompts]
+    moved = [prompt for prompt, text, before in zip(prompts, together, plain, strict=True) if text != before]
+    assert moved
+    assert not set(moved) & set(OTHERS)
+
+
 def test_the_decision_is_the_prompts(make_lm: Make) -> None:
     """What stands behind the prompt, and in the other rows, decides nothing."""
     lm = make_lm()
@@ -351,6 +365,38 @@ def test_unrelated_texts_come_from_a_corpus(make_lm: Make) -> None:
     assert len(lm.encode([texts[0]]).offsets[0]) == 64
     with pytest.raises(EditError, match="no text"):
         made.prepare(lm, corpus=[" "])
+
+
+def test_the_users_texts_win_over_a_corpus(make_lm: Make) -> None:
+    lm = make_lm()
+    made = wise(lm, texts=[" Own text. "], unrelated=1, steps=3)
+    made.prepare(lm, corpus=["The city is large."])
+    made.edit(lm, facts(1))
+    assert made.state_dict()["book"]["texts"] == ["Own text."]
+    read = wise(make_lm(), texts=None, steps=3)
+    read.prepare(read._lm, corpus=["The city is large."])
+    other = wise(make_lm(), texts=["Own text."], unrelated=1, steps=3)
+    other.load_state_dict(read.state_dict())
+    other.edit(other._lm, facts(1))
+    assert other.state_dict()["book"]["texts"] == ["Own text."]
+
+
+@pytest.mark.parametrize("name", ["grace", "wise"])
+def test_a_system_turn_needs_a_chat(name: str, make_lm: Make) -> None:
+    lm, options = make_lm(), {"layer": 1, "system": "Be brief."}
+    for chat in (None, False):
+        made = get_editor(name, **options, chat=chat)
+        with pytest.raises(EditError, match=r"system='Be brief.' without a chat"):
+            made.attach(lm)
+        with pytest.raises(EditError, match="without a chat"):
+            made.edit(lm, facts(1))
+        assert not lm.projection(1)._forward_hooks
+    preset = get_editor("wise", preset="llama-3-8b", layer=1, system="Be brief.")  # of a chat model
+    with pytest.raises(EditError, match="without a chat"):
+        preset.attach(lm)
+    lm.tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert preset.attach(lm) == [1]
+    assert get_editor(name, **options, chat=True).attach(lm) == [1]
 
 
 def test_bad_options_are_named(make_lm: Make) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_edit.editors.active import ActiveSet
 from lightning_edit.editors.book import Book
-from lightning_edit.editors.grace.codebook import Entry, Lesson, fold
+from lightning_edit.editors.grace.codebook import Entry, Lesson, fold, out_of_reach
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,21 @@ class CodeBook:
             if all(goal.requests[name].number > last for name in new):
                 return CodeBook(goal, known, fold(self.entries, new, known, radius))
         return CodeBook(goal, known, fold((), goal.requests, known, radius))
+
+    def notes(self, before: "CodeBook") -> list[str]:
+        """What a person should hear of requests that are out of their entry's reach, and were not before.
+
+        Args:
+            before: The codebook before.
+        """
+        known = set(out_of_reach(before.entries, before.lessons))
+        lost = [name for name in out_of_reach(self.entries, self.lessons) if name not in known]
+        entry_of = {name: entry for entry in self.entries for name in entry.members}
+        return [
+            f"request {name!r} is out of reach: the entry of {entry_of[name].founder!r}, which it had expanded, has "
+            f"the radius {entry_of[name].radius:.3g} after a split. Undo it and make it again for one in reach."
+            for name in lost
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers."""

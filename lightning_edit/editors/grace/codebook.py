@@ -8,6 +8,9 @@ the nearest entry, if \(\lVert q - k \rVert \le \epsilon\). A new request, with 
   thousandth more, since the same prompt's query is another in its last digits where it is read in another batch;
 - **splits** the space between, where it has another one: a new entry, and both radii are at most \(d / 2\).
 
+A split asks for the key only. A request that had expanded the entry further than \(d / 2\) is out of its reach from
+then on, though it is still a member; `out_of_reach` names such requests.
+
 The codebook is what this rule gives for a list of requests, one after another, and nothing else: taking a request back
 is applying the rule to the others. Source: Hartvigsen et al. 2023 (arXiv 2211.11031), Algorithm 1. This file knows
 vectors; it knows no model.
@@ -94,3 +97,17 @@ def fold(
             book.append(Entry((name,), min(radius, distance / 2)))
         keys.append(lesson.query)
     return tuple(book)
+
+
+def out_of_reach(entries: Sequence[Entry], lessons: Mapping[str, Lesson]) -> list[str]:
+    """Ids of the requests whose query lies outside of their entry's radius, which a later split has made smaller.
+
+    Args:
+        entries: The codebook.
+        lessons: What is known of its requests.
+    """
+    found = []
+    for entry in entries:
+        key = lessons[entry.founder].query
+        found += [name for name in entry.members[1:] if float((lessons[name].query - key).norm()) > entry.radius]
+    return found

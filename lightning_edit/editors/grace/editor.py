@@ -36,6 +36,10 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
     output. Where none is found the forward pass is the unedited one, bit for bit. A request that contradicts an older
     one replaces it.
 
+    As published, a split halves the space between two keys and asks for nothing else: a request that had expanded the
+    entry can be left outside of its radius. It stays among `requests`, but its prompt finds another entry or none;
+    `report.notes` says so. Undone and made again it is in reach.
+
     `undo` takes any request back. The codebook is then what its rule gives for the other requests in their order:
     radii that the request had expanded or split are as if it had never come, and what it had replaced is back. An entry
     that it shared with others stays theirs: the oldest of them gives the key, and the newest the value, which is the
@@ -52,7 +56,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
             last token, or `all` of the text, what is written behind the prompt included.
         stop_loss: A value is found when its request's loss is below this; 0 makes all steps.
         chat: Put prompts through the tokenizer's chat template, as they will be asked.
-        system: What the system says first in a chat.
+        system: What the system says first in a chat; refused where `chat` is off.
         batch_size: Values in one graph.
         seed: Seed of cold starts.
         preset: Name of a model whose published settings to take; None finds them by the model's name and shape.
@@ -120,6 +124,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
                 chosen = dict(zip(report.ids, rows, strict=True))
                 found, report.losses = teacher.find(chosen, book, self._teaching)
             self._book = replace(book, lessons={**book.lessons, **found})
+            report.notes += self._book.notes(before)
         return report
 
     def undo(self, module: object, ids: Iterable[str] | str, guard: Guard | None = None) -> EditReport:
@@ -161,6 +166,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
             fresh = zip(book.active.requests, queries, strict=True)
             lessons = {**book.lessons, **{name: replace(book.lessons[name], query=query) for name, query in fresh}}
             self._book = CodeBook().moved(book.active, lessons, self._use.radius)
+            report.notes += self._book.notes(book)
         return report
 
     # -- learning --------------------------------------------------------------------------------------------------
@@ -188,6 +194,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
         if gone:
             with self._transaction(lm, report, guard):
                 self._book = book.moved(goal, book.lessons, self._use.radius)
+                report.notes += self._book.notes(book)
         return report
 
     # -- answering -------------------------------------------------------------------------------------------------

@@ -80,6 +80,18 @@ class VectorRetriever(Retriever):
         texts, vectors = (state["texts"], state["vectors"]) if state else ([], [])
         self._vectors = {text: vector.clone() for text, vector in zip(texts, vectors, strict=True)}
 
+    def snapshot(self) -> dict[str, Tensor]:
+        """The vectors by their texts; `learn` makes another mapping and leaves this one."""
+        return self._vectors
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        """Have these vectors again.
+
+        Args:
+            snapshot: What `snapshot` gave.
+        """
+        self._vectors = snapshot
+
     def _vectors_of(self, texts: Sequence[str]) -> Tensor:
         if not texts:
             return torch.zeros(0, 0)

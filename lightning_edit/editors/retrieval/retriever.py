@@ -73,6 +73,18 @@ class Retriever(ABC):
                 "same one. Give the editor the retriever it was saved with."
             )
 
+    def snapshot(self) -> Any:
+        """What it knows, for `restore`."""
+        return self.state_dict()
+
+    def restore(self, snapshot: Any) -> None:
+        """Know again what was known.
+
+        Args:
+            snapshot: What `snapshot` gave.
+        """
+        self.load_state_dict(snapshot)
+
 
 def make_retriever(given: Retriever | Mapping[str, Any] | str) -> Retriever:
     """A retriever by name.

@@ -6,7 +6,7 @@ file knows no prompt: what the model is told stands in `text_memory.py`.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -14,12 +14,25 @@ from lightning_edit.editors.active import ActiveSet
 from lightning_edit.editors.book import Book
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.report import EditRefused, EditReport, Guard
+from lightning_edit.editors.retrieval.following import followed
 from lightning_edit.editors.retrieval.retriever import Retriever
 from lightning_edit.errors import StateError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
 from lightning_edit.requests import EditRequest
 
 VERSION = 1
+
+
+class Snapshot(NamedTuple):
+    """A memory at one moment.
+
+    Args:
+        active: The requests.
+        found: What the retriever knew.
+    """
+
+    active: ActiveSet
+    found: Any
 
 
 def sentence_of(request: EditRequest) -> str:
@@ -131,11 +144,29 @@ class SentenceMemory(Editor):
         """
         return self._take_back(module, lambda: self._active.rolled_back(count), guard)
 
+    def follow(self, module: object, batch: Sequence[EditRequest], report: EditReport) -> None:
+        """Hold the requests that another editor holds after a change of its own; both held the same before.
+
+        Which requests stay is its decision: one that teaches commits as a whole takes back what was replaced, too.
+
+        Args:
+            module: An `EditableModule` or `LanguageModel`.
+            batch: The requests that it has learned; none where it took some back.
+            report: What it says of the change.
+        """
+        goal = followed(self._active, batch, report)
+        self._move(module, goal, EditReport(report.kind, report.count), None)
+
     # -- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers with which another editor goes on bit for bit."""
-        return {"version": VERSION, "book": Book(self._active).state_dict(), "retriever": self.retriever.state_dict()}
+        return {
+            "version": VERSION,
+            "editor": type(self).__name__,
+            "book": Book(self._active).state_dict(),
+            "retriever": self.retriever.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another memory stood.
@@ -148,22 +179,31 @@ class SentenceMemory(Editor):
                 f"found a state of version {state.get('version')!r} with {sorted(state)}; expected a text memory of "
                 f"version {VERSION}. Load what `save` of such an editor wrote."
             )
+        own = type(self).__name__
+        if state.get("editor", own) != own:  # states of early versions do not say it
+            raise StateError(
+                f"the saved editor is {state['editor']!r}; expected {own!r}. Load it with the editor that saved it."
+            )
         active = Book.from_state(state["book"]).active
         self.retriever.load_state_dict(state["retriever"])
-        self.restore(active)
+        self._hold(active)
 
-    def snapshot(self) -> ActiveSet:
-        """What the memory holds, for `restore`."""
-        return self._active
+    def snapshot(self) -> Snapshot:
+        """What the memory holds and its retriever knows, for `restore`."""
+        return Snapshot(self._active, self.retriever.snapshot())
 
-    def restore(self, snapshot: ActiveSet) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Hold again what was held.
 
         Args:
             snapshot: What `snapshot` gave.
         """
-        self._active = snapshot
-        self._texts = tuple(dict.fromkeys(sentence_of(entry.request) for entry in snapshot.requests.values()))
+        self._hold(snapshot.active)
+        self.retriever.restore(snapshot.found)
+
+    def _hold(self, active: ActiveSet) -> None:
+        self._active = active
+        self._texts = tuple(dict.fromkeys(sentence_of(entry.request) for entry in active.requests.values()))
 
     def _take_back(self, module: object, find: Callable[[], ActiveSet], guard: Guard | None) -> EditReport:
         report = EditReport("undo", active=len(self.requests))
@@ -176,10 +216,10 @@ class SentenceMemory(Editor):
 
     def _move(self, module: object, goal: ActiveSet, report: EditReport, guard: Guard | None) -> EditReport:
         """Hold another set of requests, if everything goes well and the guard agrees."""
-        lm, before, memory = as_language_model(module), self._active, as_language_model(module).memory
+        lm, before, memory = as_language_model(module), self.snapshot(), as_language_model(module).memory
         try:
             self.attach(lm)
-            self.restore(goal)
+            self._hold(goal)
             self.retriever.learn(self._texts)
             report.active = len(goal.requests)
             if guard is not None and not guard(report):

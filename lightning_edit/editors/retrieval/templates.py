@@ -5,7 +5,7 @@ lets it go on, `embedded` has the forms that the embedded world's model was taug
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from string import Formatter
 from types import MappingProxyType
@@ -31,6 +31,8 @@ class PromptTemplates:
         number: Finds the number of the chosen fact in a reply, as its first group; None where facts have none.
         demonstration: An example before the prompt, with `{fact}`, `{prompt}` and `{answer}`; for `IKE`.
         lead: What opens the examples.
+        by_value: Whether the model replies with the last words of the fact that it means. Where several
+            facts have these, the first of them is meant; otherwise none would be.
     """
 
     select: str
@@ -44,6 +46,7 @@ class PromptTemplates:
     number: str | None = r"^(?:fact )?\W*(\d+)(?:\W|$)"
     demonstration: str = "New fact: {fact}\n{prompt} {answer}.\n\n"
     lead: str = ""
+    by_value: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ends", tuple(self.ends))
@@ -114,7 +117,9 @@ class PromptTemplates:
         """Which of the listed facts a reply names; None if it names none, or nothing that was listed.
 
         Looked for in this order: a fact word for word at the reply's beginning, a refusal, a fact anywhere in the
-        reply, its number, and a reply that is itself a part of a fact: its last word, or as much as there was room for.
+        reply, its number, and a reply that is itself a part of one fact: its last words, or as much as there was room
+        for. Of two facts that the reply has word for word, one of which begins or stands in the other, the longer one
+        is meant. A part that several facts have names none of them, unless `by_value` says which.
 
         Args:
             reply: What the model wrote.
@@ -124,18 +129,19 @@ class PromptTemplates:
         for end in self.ends:
             text = text.partition(end)[0]
         said, known = _plain(text), [_plain(fact) for fact in facts]
-        for index, fact in enumerate(known):
-            if said.startswith(fact):
-                return index
+        if (index := _longest(known, said.startswith)) is not None:
+            return index
         if not said or re.search(self.none, said, re.IGNORECASE):
             return None
-        for index, fact in enumerate(known):
-            if fact in said:
-                return index
+        if (index := _longest(known, said.__contains__)) is not None:
+            return index
         number = re.search(self.number, said, re.IGNORECASE) if self.number else None
         if number and number[1].isdecimal() and 0 < int(number[1]) <= len(facts):
             return int(number[1]) - 1
-        return next((index for index, fact in enumerate(known) if _is_part(said, fact)), None)
+        parts = [fact for fact in dict.fromkeys(known) if _is_part(said, fact)]
+        if self.by_value:
+            parts = [fact for fact in parts if fact.endswith(said)][:1] or parts
+        return known.index(parts[0]) if len(parts) == 1 else None
 
 
 def _plain(text: str) -> str:
@@ -143,11 +149,21 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).strip("\"'`“”*- ").removesuffix(".").strip()
 
 
+def _longest(facts: Sequence[str], named: Callable[[str], bool]) -> int | None:
+    """The longest of the facts that are named, of equal ones the first; None if none is."""
+    found = [index for index, fact in enumerate(facts) if named(fact)]
+    return max(found, key=lambda index: len(facts[index]), default=None)
+
+
 def _is_part(said: str, fact: str) -> bool:
-    """Whether the words of a reply stand in a fact, or a fact begins with them and the last one is cut."""
+    """Whether the words of a reply stand in a fact, or a fact begins with them and the last one is cut.
+
+    A single word only counts where the fact ends with it, as with its answer: "the" may stand in one fact by chance.
+    """
     if " " in said and fact.startswith(said):
         return True
-    return re.search(rf"(?<!\w){re.escape(said)}(?!\w)", fact) is not None
+    words = rf"(?<!\w){re.escape(said)}(?!\w)"
+    return re.search(words if " " in said else rf"{words}\W*$", fact) is not None
 
 
 _PLACES: Mapping[str, set[str]] = MappingProxyType(
@@ -200,6 +216,7 @@ EMBEDDED = PromptTemplates(
     none=r"^none\W*$",
     number=None,
     demonstration="Context: {fact} {prompt} {answer}. ",
+    by_value=True,
 )
 """For the embedded world's model."""
 

@@ -59,7 +59,7 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
             where another is added (WISE-Merge).
         unrelated: Unrelated texts beside one request.
         chat: Put prompts through the tokenizer's chat template, instead of behind other texts.
-        system: What the system says first in a chat.
+        system: What the system says first in a chat; refused where `chat` is off.
         contexts: Texts put before prompts while they are learned: a list, a number to sample from the model, or None
             for the preset's or a fixed list. The bare prompt is always learned.
         texts: Unrelated texts; None takes those of `prepare(corpus=...)`, or samples some from the model.
@@ -129,7 +129,7 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
         corpus: Iterable[str] | None = None,
         max_tokens: int | None = None,
     ) -> None:
-        """Take unrelated texts from a corpus.
+        """Take unrelated texts from a corpus; with the option `texts` there are some, and the corpus is not read.
 
         Args:
             module: An `EditableModule` or `LanguageModel`.
@@ -138,7 +138,7 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
             max_tokens: Read this much of the corpus at most.
         """
         lm = self._open(module)
-        if corpus is not None:
+        if corpus is not None and not self._texts:
             self._book = replace(self._book, texts=beginnings(lm, corpus, max_tokens))
 
     def edit(self, module: object, requests: Iterable[EditRequest], guard: Guard | None = None) -> EditReport:
@@ -242,9 +242,12 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
     def _open(self, module: object) -> LanguageModel:
         lm = super()._open(module)
         self._activation = self._activation or activation_of(lm.model)
-        if self._use.chat and self._given["chat"] is None and not getattr(lm.tokenizer, "chat_template", None):
-            self._settings = replace(self._use, chat=False)  # a base model, with the preset of its chat model
         return lm
+
+    def _fitting(self, lm: LanguageModel, settings: WiseSettings) -> WiseSettings:
+        if settings.chat and self._given["chat"] is None and not getattr(lm.tokenizer, "chat_template", None):
+            return replace(settings, chat=False)  # a base model, with the preset of its chat model
+        return settings
 
     # -- state -----------------------------------------------------------------------------------------------------
 

@@ -28,22 +28,22 @@ SAMPLED, LENGTH = 16, 16  # unrelated texts that are sampled where none are give
 def settle_texts(
     lm: LanguageModel, book: SideBook, contexts: list[str] | int | None, texts: Sequence[str], seed: int
 ) -> SideBook:
-    """The book with texts before prompts and unrelated ones; where it has them they stay.
+    """The book with texts before prompts and unrelated ones; where it has them they stay, but for the user's own.
 
     Args:
         lm: The language model, borrowed.
         book: The book.
         contexts: Texts before prompts, a number to sample from the model, or None for the preset's.
-        texts: Unrelated texts; some are sampled where there are none.
+        texts: The user's unrelated texts; without any, the book's, and where it has none some are sampled.
         seed: Seed of what is sampled.
     """
     if book.contexts is None:
         own = contexts is None and not lm.layout.separate  # an encoder-decoder's preset says nothing of texts
         wanted = choose_preset(lm).contexts if own else contexts
         book = replace(book, contexts=resolve_contexts(lm, wanted, seed))
-    if not book.texts:
-        sampled = texts or resolve_contexts(lm, SAMPLED, seed + 1, LENGTH)
-        book = replace(book, texts=tuple(text.strip() for text in sampled))
+    if texts or not book.texts:
+        found = texts or resolve_contexts(lm, SAMPLED, seed + 1, LENGTH)
+        book = replace(book, texts=tuple(text.strip() for text in found))
     return book
 
 
