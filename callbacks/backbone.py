@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from lightning_edit.errors import SiteError
 from lightning_edit.model.language_model import LanguageModel, as_language_model
+from lightning_edit.model.sites import unwrap
 
 
 def resolve_language_model(
@@ -21,6 +22,7 @@ def resolve_language_model(
     backbone: str | None = None,
     tokenizer: Any = None,
     projection: str | None = None,
+    before: LanguageModel | None = None,
 ) -> LanguageModel:
     """Find the language model and its tokenizer.
 
@@ -30,6 +32,8 @@ def resolve_language_model(
         backbone: Dotted path of the transformers model in the module; None where the module has a `language_model`.
         tokenizer: The tokenizer, or its name or folder; None looks at the module and the DataModule.
         projection: Override of the site search, see `LanguageModel`.
+        before: What was found earlier. Where it is the same transformers model it is found again, with all that an
+            editor has put around it.
     """
     if backbone is None:
         if hasattr(pl_module, "language_model"):
@@ -46,6 +50,8 @@ def resolve_language_model(
             f"{type(pl_module).__name__} has no module {backbone!r} ({error}); expected the dotted path of the "
             "transformers model, as `named_modules()` lists it."
         ) from error
+    if before is not None and before.model is unwrap(model):
+        return before
     return LanguageModel(model, _tokenizer(trainer, pl_module, model, tokenizer), projection)
 
 

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from lightning_edit.callbacks.backbone import resolve_language_model
 from lightning_edit.callbacks.cadence import Cadence
@@ -41,6 +43,10 @@ class ContinualEdit(Callback):
 
     Other rhythms: override `should_edit`. With Lightning's weight averaging, list this callback after it: nothing is
     edited while averaged weights are swapped in, and the final repair works on the averaged weights.
+
+    `trainer.validate`, `test` and `predict` run the model with its edits: those of the last `fit`, or with `ckpt_path`
+    the checkpoint's, whose weights have them already. What the editor keeps beside the weights (codebooks, adapters,
+    side memories, texts) goes to work when the run starts. Nothing is edited or repaired, and no requests are needed.
 
     Args:
         editor: Name of an editor (`memit`, `alphaedit`, ...), `{"class_path": ..., "init_args": {...}}`, or an editor.
@@ -176,6 +182,8 @@ class ContinualEdit(Callback):
 
     def setup(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", stage: str) -> None:
         """Refuse what cannot work before anything is computed."""
+        self.session.release()
+        self._lm = None
         if stage != "fit":
             return
         check_strategy(trainer, sharded=True)
@@ -184,15 +192,14 @@ class ContinualEdit(Callback):
             check_sharded(trainer, self)
         self.cadence.restart()  # a checkpoint, if there is one, is loaded after this
         self.repairs.restart()
-        self._hands_off, self._repaired, self._lm, self._ended = False, None, None, False
+        self._hands_off, self._repaired, self._ended = False, None, False
 
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Find the model, the layers to edit and the requests; go on where a checkpoint stopped, if only to say so."""
         lm = self.find_language_model(trainer, pl_module)
         self.session.begin(lm, self._find_source(trainer, lm) if trainer.is_global_zero else None)
         self.session.restore(trainer)
-        if self.editor is not None and isinstance(getattr(pl_module, "editor", None), Editor | None):
-            pl_module.editor = self.editor  # type: ignore[assignment]  # a plain object, no submodule
+        self._show_editor(pl_module)
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Get key statistics where no tracker is at work; a sharded run has its checkpoint only now."""
@@ -237,13 +244,23 @@ class ContinualEdit(Callback):
 
     def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Repair before validation; from here on averaged weights may be swapped in."""
-        if not trainer.sanity_checking:
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.put_to_work(trainer, pl_module)
+        elif not trainer.sanity_checking:
             self.repair_for(trainer, "validation")
         self._hands_off = True
 
     def on_validation_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """The module has its own weights again."""
         self._hands_off = False
+
+    def on_test_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Let the edits be at work."""
+        self.put_to_work(trainer, pl_module)
+
+    def on_predict_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Let the edits be at work."""
+        self.put_to_work(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", checkpoint: dict[str, Any]
@@ -299,8 +316,39 @@ class ContinualEdit(Callback):
             pl_module: The module.
         """
         if self._lm is None:
-            self._lm = resolve_language_model(trainer, pl_module, *self._find)
+            self._lm = resolve_language_model(trainer, pl_module, *self._find, before=self.session.edited)
         return self._lm
+
+    def put_to_work(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Let the edits be at work in a model that is validated, tested or asked to predict; no weight changes.
+
+        Called when such a run starts; whoever measures then may call it first. Edits go to the model of the last fit,
+        or to that of the checkpoint which is loaded; any other is left alone.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module.
+        """
+        session, editor = self.session, self.editor
+        active = editor is not None and bool(editor.requests)
+        if not (active or session.waits):
+            return
+        lm = self.find_language_model(trainer, pl_module)
+        if session.waits or session.edited in (None, lm):
+            session.put_to_work(trainer, lm)
+            self._show_editor(pl_module)
+            for callback in edit_callbacks(trainer):
+                callback.on_put_to_work(trainer, pl_module, lm)
+        elif editor is not None and editor.acts_on_every_rank and getattr(pl_module, "editor", None) is not editor:
+            rank_zero_warn(
+                f"The {len(editor.requests)} edits of {type(editor).__name__} are in another model than this run's, "
+                "which answers without them. Pass the module that was edited, or a checkpoint: ckpt_path=..."
+            )
+
+    def _show_editor(self, pl_module: "pl.LightningModule") -> None:
+        """Let the module have its editor."""
+        if self.editor is not None and isinstance(getattr(pl_module, "editor", None), Editor | None):
+            pl_module.editor = self.editor  # type: ignore[assignment]  # a plain object, no submodule
 
     def _commit(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> bool:
         """Hand over what is due and tell whoever wants to know; whether there was anything."""

@@ -1,6 +1,7 @@
 """Callbacks that want to know when edits happen.
 
-Knows the moments just before and just after a commit. Refuses to know what is done in them.
+Knows the moments just before and just after a commit, and when edits go to work without training. Refuses to know what
+is done in them.
 """
 
 from collections.abc import Sequence
@@ -10,13 +11,16 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from lightning_edit.editors.report import EditReport
+from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
 CallbackType = TypeVar("CallbackType", bound=Callback)
 
 
 class EditCallback(Callback):
-    """A Lightning callback with two more hooks, called by `ContinualEdit` around every commit on every rank.
+    """A Lightning callback with three more hooks, called by `ContinualEdit` on every rank.
+
+    Two stand around every commit; the third comes where the Trainer validates, tests or predicts outside of `fit`.
 
     Example:
         >>> class Announce(EditCallback):
@@ -49,6 +53,15 @@ class EditCallback(Callback):
             pl_module: The module.
             requests: The requests of this commit.
             report: What the editor did; in a control run nothing, and the report is empty.
+        """
+
+    def on_put_to_work(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", lm: LanguageModel) -> None:
+        """Called when the editor has taken its place in a model that is not trained now; it may be called again.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module.
+            lm: The language model.
         """
 
 

@@ -18,7 +18,7 @@ from lightning_edit.callbacks.guard_setup import GuardSetup
 from lightning_edit.callbacks.logged_limits import LoggedLimits
 from lightning_edit.callbacks.scalars import log_scalars
 from lightning_edit.callbacks.strategies import on_rank_zero
-from lightning_edit.callbacks.watching import find_edited
+from lightning_edit.callbacks.watching import find_edited, find_editing
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError, StrategyError
@@ -133,16 +133,15 @@ class EditGuard(EditCallback):
         editing.session.gate = self._gate
         if editing.editor is not None and self.what.action == "weaken":
             strength_of(editing.editor)
-        state, self._loaded = self._loaded, None
         if self.another is not None:
             self._take_up(self.another, editing.editor, lm)
-        if state is None:
-            return
-        self._gate.load_state_dict(state["gate"])
-        self._probes = state["probes"]
-        self.limits.load_state_dict(state["logged"])
-        if self.another is not None and (trainer.is_global_zero or self.another.acts_on_every_rank):
-            self.another.load_state_dict(state["another"])
+        self._restore(trainer, lm)
+
+    def on_put_to_work(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", lm: LanguageModel) -> None:
+        """Bring the other editor to work too."""
+        find_editing(trainer, self).session.gate = self._gate
+        self._restore(trainer, lm)
+        if self.another is not None and self.another.requests:
             self.another.attach(lm)
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
@@ -222,6 +221,18 @@ class EditGuard(EditCallback):
         if (state_dict["another"] is None) != (self.another is None):
             raise StateError("the checkpoint has an editor for refused requests or has none; give it as before.")
         self._loaded = state_dict
+
+    def _restore(self, trainer: "pl.Trainer", lm: LanguageModel) -> None:
+        """Take up a loaded state, if there is one."""
+        state, self._loaded = self._loaded, None
+        if state is None:
+            return
+        self._gate.load_state_dict(state["gate"])
+        self._probes = state["probes"]
+        self.limits.load_state_dict(state["logged"])
+        if self.another is not None and (trainer.is_global_zero or self.another.acts_on_every_rank):
+            self.another.load_state_dict(state["another"])
+            self.another.attach(lm)
 
     # -- the other editor ------------------------------------------------------------------------------------------
 

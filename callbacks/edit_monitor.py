@@ -18,9 +18,9 @@ from lightning_edit.callbacks.edit_callback import EditCallback
 from lightning_edit.callbacks.edit_history import EditHistory, Row
 from lightning_edit.callbacks.examiner import Examiner
 from lightning_edit.callbacks.measuring import PAPER_COUNTS, MeasuringPlan, is_last
-from lightning_edit.callbacks.scalars import keep_metric, log_scalars, write_to_loggers
-from lightning_edit.callbacks.strategies import on_rank_zero
-from lightning_edit.callbacks.watching import find_edited
+from lightning_edit.callbacks.scalars import keep_metric, log_alone, log_scalars, write_to_loggers
+from lightning_edit.callbacks.strategies import check_strategy, on_rank_zero
+from lightning_edit.callbacks.watching import find_edited, find_editing
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError
 from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator
@@ -44,10 +44,13 @@ class EditMonitor(EditCallback):
     its own edits are asked about; `retention` is the share of edits that were right then and still are. In a control
     run (`ContinualEdit(editor=None)`) the same questions are asked at the same times.
 
+    `trainer.validate` and `trainer.test` ask once about the edits at work, with what the checkpoint holds of the
+    unedited model; `predict` does not ask.
+
     Log keys: `edit/reliability`, `edit/generalization`, `edit/locality`, `edit/portability`, `edit/retention`,
     `edit/commit_locality`; of the batch `edit/batch_reliability`, `edit/batch_generalization`,
     `edit/batch_portability`; with another judge `edit/judge_agreement`; with options `edit/..._teacher_forced`,
-    `edit/..._high_logp` and `edit/..._low_logp`.
+    `edit/..._high_logp` and `edit/..._low_logp`, `edit/locality/<kind>` and `edit/portability/<kind>`.
 
     Args:
         every_n_commits: Measure after each so many commits; None for not at all.
@@ -68,6 +71,7 @@ class EditMonitor(EditCallback):
         judge: What gives the verdicts: `exact_match` (where None), `contains`, a judge, or its `class_path` and
             `init_args`, such as those of `lightning_edit.judges.LLMJudge`.
         by_confidence: Also split the shares by the unedited model's confidence in the answers that requests call `old`.
+        by_kind: Also give locality and portability for each kind of probe.
         confidence_template: How that confidence is asked for, with `{}` for the prompt.
         chat: Ask through the tokenizer's chat template.
         system: What the system says first in a chat.
@@ -96,6 +100,7 @@ class EditMonitor(EditCallback):
         teacher_forced: bool = False,
         judge: Judge | str | dict[str, Any] | None = None,
         by_confidence: bool = False,
+        by_kind: bool = False,
         confidence_template: str = "{}",
         chat: bool = False,
         system: str | None = None,
@@ -109,7 +114,7 @@ class EditMonitor(EditCallback):
         longest = max_new_tokens or (1024 if reasoning else 50 if chat else 24)
         options = AnswerOptions(longest, thought_tokens, batch_size, until, chat, system, reasoning)
         asked = (budget, paraphrases, locality, portability, seed, decode)
-        evaluator = Evaluator(*asked, options=options, judge=get_judge(judge))
+        evaluator = Evaluator(*asked, by_kind, options, get_judge(judge))
         counts = PAPER_COUNTS if at_counts == "paper" else at_counts or ()
         self.plan = MeasuringPlan(every_n_commits, counts)
         self.examiner = Examiner(evaluator, batch_budget, teacher_forced, by_confidence, confidence_template)
@@ -212,9 +217,15 @@ class EditMonitor(EditCallback):
 
     def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure, if asked to, after the repair and before averaged weights may be swapped in."""
-        if self.at_validation and not trainer.sanity_checking and trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn != TrainerFn.FITTING:
+            log_alone(trainer, pl_module, self._measure_alone(trainer, pl_module))
+        elif self.at_validation and not trainer.sanity_checking:
             find_edited(trainer, pl_module, self)[0].repair_for(trainer, "validation")
             log_scalars(trainer, pl_module, self._measure(trainer, pl_module))
+
+    def on_test_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Measure."""
+        log_alone(trainer, pl_module, self._measure_alone(trainer, pl_module))
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure for the last time, after the last repair."""
@@ -265,3 +276,31 @@ class EditMonitor(EditCallback):
         place = (editing.count, trainer.global_step)
         logged = self.measured.add(*place, values) if everything else {}
         return logged | self.measured.add_batch(*place, of_batch)
+
+    def _measure_alone(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> Row:
+        """Ask about the edits at work, outside of training; nothing where there are none, which is said."""
+        check_strategy(trainer)
+        editing = find_editing(trainer, self)
+        editing.put_to_work(trainer, pl_module)
+        lm = editing.find_language_model(trainer, pl_module)
+
+        def measure() -> Row | None:
+            active = editing.session.active_requests()
+            known = editing.session.handed_over() or active
+            if not active:
+                rank_zero_warn(
+                    f"EditMonitor found no edits at work in the model, after {editing.count} requests, and asks "
+                    "nothing; expected a model that was edited in this process, or a checkpoint: ckpt_path=... Which "
+                    "requests a control run was given is known in its own process alone."
+                )
+                return None
+            if self.baseline is None:
+                rank_zero_warn(
+                    "EditMonitor has no answers of the unedited model, so locality is left out; expected a checkpoint "
+                    "of a run with EditMonitor among the callbacks."
+                )
+            return self.examiner.examine(lm, self.examiner.comparable(known), active)[0]
+
+        with shown(trainer, lm, "asking about edits"):
+            values = on_rank_zero(trainer, measure)
+        return {} if values is None else self.measured.add(editing.count, trainer.global_step, values)

@@ -50,6 +50,7 @@ class EditSession:
         layers: Layers that are edited.
         source: The requests, on rank zero.
         gate: What may refuse requests, and hand them to another editor.
+        edited: The model that the edits belong to, also when training has ended; None before there is one.
     """
 
     def __init__(self, editor: Editor | None, skip_bad: bool = False) -> None:
@@ -61,9 +62,11 @@ class EditSession:
         self.layers: list[int] = []
         self.source: RequestSource | None = None
         self.gate: Gate | None = None
-        self._lm: LanguageModel | None = None
+        self.edited: LanguageModel | None = None
+        self._lm: LanguageModel | None = None  # only while it may be edited
         self._brings_edits = False  # the editor has edited before this run
         self._loaded: dict[str, Any] | None = None
+        self._place: dict[str, Any] | None = None  # of a loaded state in a stream that is not there yet
         self._moments: Mapping[int, KeyCovariance] = {}
         self._said: set[str] = set()
 
@@ -76,7 +79,7 @@ class EditSession:
             lm: The language model.
             source: The requests, on rank zero.
         """
-        self._lm, self.source = lm, source
+        self._lm, self.edited, self.source = lm, lm, source
         self._said = set()
         if self.editor is not None:
             self._brings_edits = bool(self.editor.requests)
@@ -88,16 +91,26 @@ class EditSession:
         Args:
             trainer: The Trainer.
         """
-        state, self._loaded = self._loaded, None
-        if state is None:
-            return
-        self.count, self.seconds, self.rejected = state["count"], state["seconds"], list(state["rejected"])
-        if self.source is not None and state["source"] is not None:
-            self.source.load_state_dict(state["source"])
-        everywhere = is_sharded(trainer) or (self.editor is not None and self.editor.acts_on_every_rank)
-        if self.editor is not None and (trainer.is_global_zero or everywhere):
-            self.editor.load_state_dict(state["editor"])
-            self._restore_moments(state["moments"])
+        self._restore(trainer, self._model())
+
+    @property
+    def waits(self) -> bool:
+        """Whether a checkpoint's state waits for its model."""
+        return self._loaded is not None
+
+    def put_to_work(self, trainer: "pl.Trainer", lm: LanguageModel) -> None:
+        """Let the editor act in a model that is not trained, where a checkpoint left it if there is one.
+
+        Nothing is edited or repaired, and no requests are needed.
+
+        Args:
+            trainer: The Trainer.
+            lm: The language model, with the weights of the same moment.
+        """
+        self._restore(trainer, lm)
+        self.edited = lm
+        if self.editor is not None and self._is_here(trainer):
+            self.layers = self.editor.attach(lm)
 
     def finish(self, trainer: "pl.Trainer") -> None:
         """Give every rank the ledger, so that edits can be undone after training wherever one is.
@@ -232,7 +245,7 @@ class EditSession:
             "seconds": self.seconds,
             "rejected": list(self.rejected),
             "editor": None if self.editor is None else self.editor.state_dict(),
-            "source": None if self.source is None else self.source.state_dict(),
+            "source": self._place if self.source is None else self.source.state_dict(),
             "moments": {layer: moment.state_dict() for layer, moment in self._moments.items()},
         }
 
@@ -251,14 +264,32 @@ class EditSession:
             raise StateError("a control run and a run with edits cannot resume each other; give the editor as before.")
         self._loaded = state
 
-    def _restore_moments(self, states: Mapping[int, Any]) -> None:
+    def _restore(self, trainer: "pl.Trainer", lm: LanguageModel) -> None:
+        """Take up a loaded state; the place in the stream as soon as there is one."""
+        state, self._loaded = self._loaded, None
+        if state is not None:
+            self.count, self.seconds, self.rejected = state["count"], state["seconds"], list(state["rejected"])
+            self._place = state["source"] if trainer.is_global_zero else None
+        if self.source is not None and self._place is not None:
+            self.source.load_state_dict(self._place)
+            self._place = None
+        if state is not None and self.editor is not None and self._is_here(trainer):
+            self.editor.load_state_dict(state["editor"])
+            self._restore_moments(lm, state["moments"])
+
+    def _restore_moments(self, lm: LanguageModel, states: Mapping[int, Any]) -> None:
         """Statistics that were collected from the training data and have not been used yet."""
         if self.editor is None or not states:
             return
         self._moments = {layer: KeyCovariance(state["size"]) for layer, state in states.items()}
         for layer, moment in self._moments.items():
             moment.load_state_dict(states[layer])
-        self.editor.prepare(self._model(), statistics=self._moments)
+        self.editor.prepare(lm, statistics=self._moments)
+
+    def _is_here(self, trainer: "pl.Trainer") -> bool:
+        """Whether this rank's editor is alive."""
+        acts = self.editor is not None and self.editor.acts_on_every_rank
+        return trainer.is_global_zero or is_sharded(trainer) or acts
 
     def _source(self) -> RequestSource:
         assert self.source is not None  # rank zero has it from `begin` on

@@ -11,9 +11,9 @@ from typing import Any
 
 from lightning_edit.errors import EditError, StateError
 from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator, Outcome, ask, say, shares
+from lightning_edit.evaluation.answering import answer_greedy
 from lightning_edit.evaluation.confidence import measure_confidence, shares_by_confidence
-from lightning_edit.evaluation.questions import LOCALITY, RELIABILITY, locality_prompts
-from lightning_edit.judge import exact_match
+from lightning_edit.evaluation.questions import LOCALITY, RELIABILITY, Question, locality_prompts
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest, normalise
 
@@ -102,6 +102,24 @@ class Examiner:
         prompts = locality_prompts(self.evaluator.draw(batch))
         self._before = say(lm, [prompt for prompt in prompts if normalise(prompt) not in changed], self.options)
 
+    def comparable(self, known: Sequence[EditRequest]) -> list[EditRequest]:
+        """Requests with those locality probes alone that the unedited model has answered.
+
+        Args:
+            known: The requests.
+        """
+        answered = {} if self.baseline is None else self.baseline.answers
+        return [
+            dataclasses.replace(
+                one,
+                locality={
+                    kind: tuple(probe for probe in probes if probe.prompt in answered)
+                    for kind, probes in one.locality.items()
+                },
+            )
+            for one in known
+        ]
+
     # -- after edits -----------------------------------------------------------------------------------------------
 
     def base_rates(self, lm: LanguageModel, known: Sequence[EditRequest]) -> dict[str, float]:
@@ -159,7 +177,7 @@ class Examiner:
         asked = [*drawn, *added]
         outcomes = ask(lm, asked, self.baseline, mine.decode, self.options, active or asked, mine.judge)
         own = [outcome for outcome in outcomes if outcome.question.request in names]
-        found = shares(own)
+        found = shares(own, mine.by_kind)
         if self.by_confidence:
             found |= shares_by_confidence(own, self.confidence)
         if self.teacher_forced and drawn:
@@ -179,8 +197,9 @@ class Examiner:
         before, self._before = self._before, {}
         if not before:
             return {}
-        now = say(lm, before, self.options)
-        return {"commit_locality": sum(exact_match(now[name], said) for name, said in before.items()) / len(before)}
+        questions = [Question("", LOCALITY, prompt, (said,)) for prompt, said in before.items()]
+        outcomes = answer_greedy(lm, questions, self.options, self.evaluator.judge)
+        return {"commit_locality": sum(one.right for one in outcomes) / len(outcomes)}
 
     # -- state -----------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.benchmark_plan import BenchmarkPlan
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
-from lightning_edit.callbacks.scalars import log_scalars, write_to_loggers
+from lightning_edit.callbacks.scalars import log_alone, log_scalars, write_to_loggers
 from lightning_edit.callbacks.strategies import check_strategy, is_sharded, on_rank_zero, with_model
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError
@@ -35,9 +35,10 @@ class ReasoningBenchmark(EditCallback):
     """Asks the live model benchmarks of reasoning and general ability, always the same questions.
 
     Before training the unedited model is asked: the baseline. Then the model is asked after edits, at validations and
-    at the end; `trainer.validate`, `test` and `predict` ask it once. Tasks of lm-evaluation-harness run through this
-    package's own decoder, so an editor that acts while the model answers is at work; weights, modes, caches, padding
-    and random numbers are afterwards what they were. Several processes share the questions and get the same numbers.
+    at the end; `trainer.validate`, `test` and `predict` ask it once, with the edits of a `ContinualEdit` at work. Tasks
+    of lm-evaluation-harness run through this package's own decoder, so an editor that acts while the model answers is
+    at work; weights, modes, caches, padding and random numbers are afterwards what they were. Several processes share
+    the questions and get the same numbers.
 
     Log keys: `reasoning/<task>`, and where a task has several metrics also `reasoning/<task>/<metric>`.
 
@@ -158,7 +159,7 @@ class ReasoningBenchmark(EditCallback):
         if trainer.sanity_checking:
             return
         if trainer.state.fn != TrainerFn.FITTING:
-            self._measure_alone(trainer, pl_module)
+            log_alone(trainer, pl_module, self._measure_alone(trainer, pl_module))
             return
         if self.plan.next_validation():
             self._repair(trainer, "validation")
@@ -166,11 +167,11 @@ class ReasoningBenchmark(EditCallback):
 
     def on_test_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure."""
-        self._measure_alone(trainer, pl_module)
+        log_alone(trainer, pl_module, self._measure_alone(trainer, pl_module))
 
     def on_predict_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure; in `predict` Lightning keeps no metrics, so the numbers go to the loggers alone."""
-        write_to_loggers(trainer, self._measure(trainer, pl_module))
+        write_to_loggers(trainer, self._measure_alone(trainer, pl_module))
 
     def on_train_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Measure for the last time, after the last repair."""
@@ -228,11 +229,14 @@ class ReasoningBenchmark(EditCallback):
         counted = {} if find_callback(trainer, ContinualEdit) is None else {"edit/count": place["count"]}
         return {**counted, **{f"reasoning/{name}": value for name, value in values.items()}}
 
-    def _measure_alone(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
-        """Measure outside of training: the numbers are among those that `validate` and `test` return."""
-        several = trainer.world_size > 1
-        for name, value in self._measure(trainer, pl_module).items():
-            pl_module.log(name, float(value), on_step=False, on_epoch=True, sync_dist=several, batch_size=1)
+    def _measure_alone(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> dict[str, float]:
+        """Measure outside of training, with the edits at work."""
+        editing = find_callback(trainer, ContinualEdit)
+        if editing is not None:
+            editing.put_to_work(trainer, pl_module)
+        if not self.history:
+            self.benchmark.avoid = on_rank_zero(trainer, lambda: _subjects(editing))
+        return self._measure(trainer, pl_module)
 
     def _place(self, trainer: "pl.Trainer") -> dict[str, float]:
         """How many edits and steps there have been."""
@@ -242,9 +246,10 @@ class ReasoningBenchmark(EditCallback):
     def _model(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> LanguageModel:
         """The model under edit, with whatever an editor has put around it; else the module's."""
         editing = find_callback(trainer, ContinualEdit)
-        if editing is not None and self._find == (None, None):
-            return editing.find_language_model(trainer, pl_module)
-        return resolve_language_model(trainer, pl_module, *self._find)
+        edited = None if editing is None else editing.find_language_model(trainer, pl_module)
+        if edited is not None and self._find == (None, None):
+            return edited
+        return resolve_language_model(trainer, pl_module, *self._find, before=edited)
 
     def _repair(self, trainer: "pl.Trainer", moment: Any) -> None:
         """Ask for the repair of a moment, where somebody edits."""
@@ -259,6 +264,8 @@ PLACE = ("count", "step")
 
 def _subjects(editing: ContinualEdit | None) -> list[str]:
     """Subjects of all edits that are known by now, on rank zero."""
-    source = None if editing is None else editing.session.source
-    known = [] if source is None else [*source.committed, *source.known()]
+    if editing is None:
+        return []
+    source = editing.session.source
+    known = [*editing.session.active_requests(), *([] if source is None else [*source.committed, *source.known()])]
     return sorted({request.subject for request in known if request.subject})

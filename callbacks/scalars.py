@@ -41,6 +41,19 @@ def write_to_loggers(trainer: "pl.Trainer", values: Mapping[str, float]) -> None
         logger.log_metrics(dict(values), step=max(trainer.global_step - 1, 0))  # Lightning's own steps count from zero
 
 
+def log_alone(trainer: "pl.Trainer", pl_module: "pl.LightningModule", values: Mapping[str, float]) -> None:
+    """Log numbers when `validate` or `test` starts: they are among those that these return.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The module.
+        values: Numbers by key, equal on all ranks.
+    """
+    several = trainer.world_size > 1
+    for name, value in values.items():
+        pl_module.log(name, float(value), on_step=False, on_epoch=True, sync_dist=several, batch_size=1)
+
+
 def keep_metric(trainer: "pl.Trainer", pl_module: "pl.LightningModule", name: str, value: float) -> None:
     """Make a number a metric of the Trainer without writing it to the loggers.
 

@@ -3,6 +3,7 @@
 The only file that knows W&B, and only through Lightning's `WandbLogger`; beside any other logger it does nothing.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.continual_edit import ContinualEdit
 from lightning_edit.callbacks.edit_callback import EditCallback, find_callback
 from lightning_edit.callbacks.edit_guard import EditGuard
+from lightning_edit.callbacks.edit_monitor import EditMonitor
 from lightning_edit.callbacks.strategies import on_rank_zero
 from lightning_edit.evaluation import AnswerOptions, say
 from lightning_edit.model.language_model import LanguageModel
@@ -30,15 +32,18 @@ class WandbEditLogger(EditCallback):
     before the edit and what it says when training has ended; `active` whether it is at work, and `refused` why an
     `EditGuard` did not let it pass as it came. All of those requests stand in a table of their own, `edit_refusals`.
 
+    Beside an `EditMonitor` the model is asked as that one asks it: through the chat template, with thoughts, as long.
+
     Args:
         max_rows: Rows of the table; 0 for no table.
-        max_new_tokens: Longest answer.
-        batch_size: Prompts in one forward.
+        max_new_tokens: Longest answer; that of the `EditMonitor` where None, and 24 without one.
+        batch_size: Prompts in one forward; likewise, and 64.
     """
 
-    def __init__(self, max_rows: int = 200, max_new_tokens: int = 24, batch_size: int = 64) -> None:
+    def __init__(self, max_rows: int = 200, max_new_tokens: int | None = None, batch_size: int | None = None) -> None:
         self.max_rows = max_rows
-        self.options = AnswerOptions(max_new_tokens, batch_size=batch_size)
+        given = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        self._given: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         self._before: dict[str, str] = {}  # request id to answer
 
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
@@ -108,8 +113,10 @@ class WandbEditLogger(EditCallback):
         assert editing is not None  # it has announced these requests
         lm: LanguageModel = editing.find_language_model(trainer, pl_module)
         prompts = [request.prompt for request in requests]
+        monitor = find_callback(trainer, EditMonitor)
+        how = dataclasses.replace(AnswerOptions() if monitor is None else monitor.options, **self._given)
         with shown(trainer, lm, "answers for the table"):
-            said = on_rank_zero(trainer, lambda: say(lm, prompts, self.options))
+            said = on_rank_zero(trainer, lambda: say(lm, prompts, how))
         return {request.id: said[request.prompt] for request in requests}
 
 

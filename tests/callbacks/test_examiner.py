@@ -1,5 +1,6 @@
 """What a monitor remembers: batches, retention, confidence; on a model whose answers are known."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from lightning_edit.evaluation.confidence import (
     shares_by_confidence,
     split_by_confidence,
 )
+from lightning_edit.judges.wording import Contains
 from lightning_edit.probes import Probe
 from lightning_edit.requests import EditRequest
 from tests.scripted import ScriptedLM
@@ -100,6 +102,32 @@ def test_commit_locality_compares_just_before_with_just_after(tokenizer: Any) ->
     lm.model.learn({**knowing("Ann", "Bo"), "The twin of Ann is": " Zoe"})
     assert asked.examine(lm, EDITS[:2], EDITS[:2], EDITS[:2])[0]["commit_locality"] == 0.5
     assert "commit_locality" not in asked.examine(lm, EDITS[:2], EDITS[:2])[0]
+
+
+def test_commit_locality_has_the_judge_of_all_that_stands_beside_it(tokenizer: Any) -> None:
+    lm = ScriptedLM(tokenizer, TWINS)
+    asked = Examiner(Evaluator(options=QUIET, judge=Contains()))
+    asked.begin(lm, EDITS)
+    asked.look(lm, EDITS, EDITS[:2])
+    lm.model.learn({**knowing("Ann", "Bo"), "The twin of Ann is": " Eve she is", "The twin of Bo is": " Zoe"})
+    found, _ = asked.examine(lm, EDITS[:2], EDITS[:2], EDITS[:2])
+    assert (found["locality"], found["commit_locality"]) == (0.5, 0.5)
+
+
+def test_kinds_of_probes_stand_beside_their_dimension(tokenizer: Any) -> None:
+    far = {name: Probe(f"The aunt of {name} is", ("Eve",)) for name in NAMES}
+    edits = [
+        dataclasses.replace(one, locality={**one.locality, "far": (far[name],)})
+        for name, one in zip(NAMES, EDITS, strict=True)
+    ]
+    lm = ScriptedLM(tokenizer, TWINS)
+    asked = Examiner(Evaluator(options=QUIET, by_kind=True))
+    asked.begin(lm, edits)
+    lm.model.learn({**knowing("Ann", "Bo"), far["Ann"].prompt: " Zoe", "The river of Bo is": " Seine"})
+    found, batch = asked.examine(lm, edits[:2], edits[:2], edits[:2])
+    assert (found["locality"], found["locality/near"], found["locality/far"]) == (0.75, 1, 0.5)
+    assert (found["portability"], found["portability/hop"]) == (0.5, 0.5)
+    assert not any("/" in name for name in batch)
 
 
 def test_teacher_forced_stands_beside_what_is_written(tokenizer: Any) -> None:

@@ -20,7 +20,18 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 SECTIONS = {"Cost": "efficiency/", "Geometry": "geometry/<site>/"}  # what keys of a section have in front of them
 ABSENT = {"efficiency/peak_cuda_bytes"}  # needs a GPU
 ELSEWHERE = {"train_loss", "val_loss", "epoch", "step"}  # the module's own, and Lightning's
-OPEN = ("<phase>", "<dimension>", "<probe>", "<task>", "<metric>", "<site>", "<comparison>", "<aggregation>", "<k>")
+OPEN = (
+    "<phase>",
+    "<dimension>",
+    "<kind>",
+    "<probe>",
+    "<task>",
+    "<metric>",
+    "<site>",
+    "<comparison>",
+    "<aggregation>",
+    "<k>",
+)
 
 
 class Mood:
@@ -86,7 +97,13 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         editing(statistics_tokens=200, repair_every_n_steps=3),
         EditGuard({"mood": 1.0}, measures={"mood": Mood()}),
         EditMonitor(
-            at_start=True, teacher_forced=True, by_confidence=True, judge=Yes(), max_new_tokens=3, thought_tokens=3
+            at_start=True,
+            teacher_forced=True,
+            by_confidence=True,
+            by_kind=True,
+            judge=Yes(),
+            max_new_tokens=3,
+            thought_tokens=3,
         ),
         EfficiencyMonitor(every_n_commits=1, tokens=2, runs=1),
         GeometryMonitor(at_counts=[2, 4, 6], budget_seconds=None, **geometry),

@@ -1,5 +1,6 @@
 """WandbEditLogger, tested by reading the offline run back."""
 
+import dataclasses
 import json
 import struct
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from lightning_edit.callbacks import EditGuard, EditMonitor, WandbEditLogger
+from lightning_edit.callbacks import wandb_edit_logger as room
+from lightning_edit.evaluation import AnswerOptions, say
 from tests.callbacks.test_edit_guard import Culprit
 from tests.callbacks.training import editing, fit, requests, stream, tiny_module
 
@@ -51,8 +54,13 @@ def test_the_offline_run_holds_axis_curves_and_table(
     logs = [logger, CSVLogger(tmp_path / "csv")]
     edits = editing(statistics)
     guard = EditGuard({"mood": 0.0}, measures={"mood": Culprit(edits, "r1", "r3")})
-    callbacks = [edits, guard, EditMonitor(max_new_tokens=3), WandbEditLogger(max_rows=3, max_new_tokens=3)]
-    fit(tiny_module(trained_backend), stream(trained_backend, requests(4)), callbacks, logger=logs)
+    monitor, module = EditMonitor(max_new_tokens=3, chat=True, until="line"), tiny_module(trained_backend)
+    module.tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
+    ways: list[AnswerOptions] = []
+    monkeypatch.setattr(room, "say", lambda lm, prompts, how: ways.append(how) or say(lm, prompts, how))
+    callbacks = [edits, guard, monitor, WandbEditLogger(max_rows=3, batch_size=2)]
+    fit(module, stream(trained_backend, requests(4)), callbacks, logger=logs)
+    assert ways == [dataclasses.replace(monitor.options, batch_size=2)] * 3  # before two commits, and at the end
     logger.experiment.finish()
     wandb.teardown()  # on a busy machine its writer is not done before it is told to go
 
