@@ -16,6 +16,7 @@ from lightning_edit.errors import EditError, RequestError
 from lightning_edit.evaluation import AnswerOptions, Baseline, evaluate, measure_baseline, say, target_probabilities
 from lightning_edit.evaluation.reading import is_settled
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.probes import Probe
 from lightning_edit.requests import EditRequest
 from tests.scripted import ScriptedLM
 
@@ -279,6 +280,20 @@ def test_thoughts_do_not_settle_an_answer(chat_tokenizer: Any) -> None:
     say(lm, [QUESTION], AnswerOptions.for_reasoning())
     written = len(chat_tokenizer(text[: settled.index(True)], add_special_tokens=False)["input_ids"])
     assert lm.model.calls == written  # nothing is written behind the answer
+
+
+def test_thoughts_without_an_end_before_and_after_are_told_of(chat_tokenizer: Any) -> None:
+    lm = ScriptedLM(chat_tokenizer, {THINKING: "She was in Oslo. Then she"}, special=False)
+    request = EditRequest(id="Ann", prompt="Q", target="x", locality={"near": [Probe(QUESTION, ("Rome",))]})
+    options = AnswerOptions.for_reasoning(80)
+    with pytest.warns(UserWarning, match=r"1 of 1 answers of the unedited model are empty.*max_new_tokens \(80\)"):
+        baseline = measure_baseline(lm, [request], options)
+    assert baseline.silent == [QUESTION]
+    lm.model.learn({THINKING: "Oslo, of course. Or"})
+    assert evaluate(lm, [request], baseline)["locality"] == 1.0  # as docs/metrics.md says
+    lm.model.learn({THINKING: "Oslo.</think> Oslo."})
+    assert evaluate(lm, [request], baseline)["locality"] == 0.0
+    assert measure_baseline(lm, [request], options).silent == []  # and nothing is said of it
 
 
 def test_instruct_models_are_asked_by_chat_for_each_metric(chat_tokenizer: Any) -> None:

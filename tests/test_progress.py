@@ -96,7 +96,7 @@ def test_statistics_count_tokens(tiny_lm: LanguageModel) -> None:
 def test_a_judge_that_asks_another_model_is_heard_of(tokenizer: Any) -> None:
     asked = [Question("r", "reliability", prompt, ("Rome",)) for prompt in PROMPTS]
     lm, judge, counter = (
-        ScriptedLM(tokenizer, dict.fromkeys(PROMPTS, " Rome")),
+        ScriptedLM(tokenizer, dict.fromkeys(PROMPTS, " Roma")),
         LLMJudge(Scribe(lambda prompt: "A")),
         Counter(),
     )

@@ -4,6 +4,7 @@ A baseline is prompts and answers, and how they were read; it is measured once o
 checkpoints as plain containers, and is never measured again on a model that has been edited.
 """
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -36,6 +37,11 @@ class Baseline:
             requests: The requests.
         """
         return [prompt for prompt in locality_prompts(requests) if prompt not in self.answers]
+
+    @property
+    def silent(self) -> list[str]:
+        """Prompts to which the unedited model said nothing: there a model that says nothing counts as unchanged."""
+        return [prompt for prompt, answer in self.answers.items() if not answer]
 
     def check(self, options: AnswerOptions) -> None:
         """Refuse a comparison with answers that are decoded otherwise.
@@ -83,9 +89,21 @@ def measure_baseline(
         requests: The requests whose probes are asked.
         options: How to decode; the defaults, or those of `into`.
         into: A baseline to complete: only what it lacks is asked, and it is returned.
+
+    Warns:
+        UserWarning: A reasoning model did not come to the end of its thoughts; locality says nothing there.
     """
     baseline = into or Baseline(options or AnswerOptions())
     if options is not None:
         baseline.check(options)
-    baseline.answers.update(say(as_language_model(module), baseline.missing(requests), options or baseline.options))
+    missing = baseline.missing(requests)
+    baseline.answers.update(say(as_language_model(module), missing, options or baseline.options))
+    silent = [prompt for prompt in missing if not baseline.answers[prompt]]
+    if silent and baseline.options.reasoning:
+        warnings.warn(
+            f"{len(silent)} of {len(missing)} answers of the unedited model are empty, the first to "
+            f"{silent[0][:80]!r}: it did not come to the end of its thoughts. An edited model that says nothing there "
+            f"counts as unchanged. Raise max_new_tokens ({baseline.options.max_new_tokens}).",
+            stacklevel=2,
+        )
     return baseline

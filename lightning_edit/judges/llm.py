@@ -51,7 +51,8 @@ Verdict (A or B):\
 class LLMJudge:
     """Verdicts of another language model, beside those of the exact judge.
 
-    A case in which nothing was said, or nothing is accepted, is decided by the exact judge and not asked.
+    What is word for word an accepted answer is right, and nobody is asked; most of locality is. A case in which nothing
+    was said, or nothing is accepted, is decided by the exact judge and not asked either.
 
     Args:
         assistant: The model that is asked: `llm.Endpoint`, `llm.local.LocalModel`.
@@ -61,7 +62,8 @@ class LLMJudge:
             have been asked and cached, `wrong`, or `exact_match`, the exact judge's verdict.
 
     Attributes:
-        agreement: With the exact judge (first: this judge, second: the exact one), over all cases judged so far.
+        agreement: With the exact judge (first: this judge, second: the exact one), over all verdicts of the model so
+            far; cases that it was not asked about say nothing about it.
         disagreements: The first of them, as (case, this judge's verdict).
         faults: The first cases without a verdict, as (case, reason).
         unjudged_count: Number of all of those.
@@ -100,7 +102,7 @@ class LLMJudge:
         """
         exact = ExactMatch().judge(cases)
         verdicts = list(exact)
-        asked = [number for number, case in enumerate(cases) if case.answer.strip() and any(case.accepted)]
+        asked = [number for number, case in enumerate(cases) if not _is_decided(case)]
         prompts = [judge_prompt(cases[number]) for number in asked]
         how = (parse_verdict, "judge", REMINDER, self.cache, self.attempts, self.progress)
         replies = ask_strictly(self.assistant, prompts, *how)
@@ -144,6 +146,12 @@ class LLMJudge:
                 "there is one, so asking again costs the rest only; or say with unjudged='wrong' or 'exact_match' what "
                 "counts."
             )
+
+
+def _is_decided(case: Case) -> bool:
+    """Whether the texts alone decide: nothing is said or accepted, or what is accepted is said word for word."""
+    nothing = not case.answer.strip() or not any(case.accepted)
+    return nothing or any(said.strip() == name.strip() for said, name in case.pairs())
 
 
 def judge_prompt(case: Case) -> str:

@@ -29,7 +29,7 @@ class LocalModel:
     """A causal LM or T5-style encoder-decoder that replies greedily.
 
     Args:
-        lm: The language model; `LanguageModel(model, tokenizer, editable=False)` takes those that cannot be edited, too.
+        lm: The language model; `LanguageModel(model, tokenizer, editable=False)` takes models that nobody can edit.
         max_new_tokens: Longest reply, thoughts included.
         batch_size: Prompts in one forward.
         until: Where a reply ends: `end` (not before the model says so) or `line`. By default `end` for a model with a

@@ -39,8 +39,8 @@ class LanguageModel:
         model: The model, possibly wrapped by PEFT or `torch.compile`; the transformers model inside is what is used.
         tokenizer: Its fast tokenizer.
         projection: Override of the site search, see `find_sites`.
-        editable: Whether to look for sites. A model that only answers, such as a judge, needs none, and without them may
-            be one that is refused here otherwise: a mixture of experts, or a quantised one.
+        editable: Whether to look for sites. A model that only answers, such as a judge, needs none, and may then be one
+            that is refused otherwise: a mixture of experts, or a quantised one.
 
     Attributes:
         memory: What an editor that answers out of texts has put between prompts and the model.
@@ -110,8 +110,8 @@ class LanguageModel:
         if layer not in self._by_layer:
             known = [site.layer for site in self.sites]
             raise SiteError(
-                f"layer {layer} has no site; expected one of {known}, or a path such as {self.sites[-1].block} (the model has {self.num_layers} "
-                f"{'' if self.layout.separate else 'decoder '}blocks)."
+                f"layer {layer} has no site; expected one of {known}, or a path such as {self.sites[-1].block} (the "
+                f"model has {self.num_layers} {'' if self.layout.separate else 'decoder '}blocks)."
             )
         return self._by_layer[layer]
 

@@ -5,7 +5,7 @@ import pytest
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Evaluator, ask, evaluate, is_right, measure_baseline
 from lightning_edit.evaluation.questions import make_questions
-from lightning_edit.judges import Contains, ExactMatch, LLMJudge
+from lightning_edit.judges import Contains, ExactMatch, LikelihoodComparison, LLMJudge
 from lightning_edit.requests import EditRequest, Probe
 from tests.judges.scribe import Scribe
 from tests.scripted import ScriptedLM
@@ -70,7 +70,7 @@ def test_an_llm_judge_is_asked_about_the_answers_as_they_are_read(lm):
     scores = evaluate(lm, REQUESTS, judge=judge)
     assert (scores["generalization"], scores["portability"], scores["judge_agreement"]) == (1.0, 0.0, 0.6)
     assert scores.protocol.judge == "llm:scribe"
-    assert judge.agreement.share == 0.6
+    assert (judge.agreement.count, judge.agreement.both_wrong) == (3, 1)  # two of the five are accepted word for word
     assert any("<answer>the old city of Rome</answer>" in prompt for prompt in scribe.asked)
 
 
@@ -80,6 +80,21 @@ def test_locality_is_judged_against_the_unedited_model(lm):
     assert evaluate(lm, REQUESTS, baseline)["locality"] == 0.0
     scribe = Scribe(lambda prompt: "A" if "- sunny Lyon\n" in prompt else "B")
     assert evaluate(lm, REQUESTS, baseline, judge=LLMJudge(scribe))["locality"] == 1.0
+
+
+def test_of_locality_only_what_has_changed_is_asked(lm):
+    baseline = measure_baseline(lm, REQUESTS)
+    scribe = Scribe(lambda prompt: "B")
+    assert evaluate(lm, REQUESTS, baseline, judge=LLMJudge(scribe))["locality"] == 1.0
+    assert not any("sunny Lyon" in prompt for prompt in scribe.asked)
+    lm.model.learn({**SCRIPT, "Bob lives in": " Sunny Lyon."})
+    assert evaluate(lm, REQUESTS, baseline, judge=LLMJudge(scribe))["locality"] == 0.0
+    assert sum("<answer>Sunny Lyon</answer>" in prompt for prompt in scribe.asked) == 1
+
+
+def test_a_judge_that_compares_likelihoods_is_refused(lm):
+    with pytest.raises(EditError, match=r"found log-probabilities \{\}.*take another judge"):
+        evaluate(lm, REQUESTS, judge=LikelihoodComparison())
 
 
 def test_an_evaluator_takes_any_judge(lm):

@@ -149,8 +149,8 @@ def test_the_prompt_holds_question_references_and_answer():
         assert text.count(part) == 1
 
 
-CASES = [case("Rome", "Rome"), case("Roma", "Rome"), case("Oslo", "Rome"), case("Lyon", "Lyon")]
-VERDICTS = {"Rome": "A", "Roma": "A", "Oslo": "B", "Lyon": "B"}
+CASES = [case("rome", "Rome"), case("Roma", "Rome"), case("Oslo", "Rome"), case("lyon", "Lyon")]
+VERDICTS = {"rome": "A", "Roma": "A", "Oslo": "B", "lyon": "B"}
 
 
 def by_answer(prompt):
@@ -175,6 +175,16 @@ def test_where_nothing_is_said_or_accepted_nobody_is_asked():
     assert (scribe.asked, judge.agreement.count) == ([], 0)
 
 
+def test_equal_texts_are_right_and_nobody_is_asked():
+    scribe = Scribe(lambda prompt: "B")
+    judge = LLMJudge(scribe)
+    equal = [case("Rome", "Oslo", "Rome"), case(" Rome", "Rome"), case("Yahoo", "Yahoo! Inc", readings=("Yahoo! Inc",))]
+    assert judge.judge(equal) == [True, True, True]
+    assert (scribe.asked, judge.agreement.count) == ([], 0)
+    assert judge.judge([case("rome", "Rome"), *equal]) == [False, True, True, True]
+    assert len(scribe.asked) == judge.agreement.only_second == 1
+
+
 def silent_on_oslo(prompt):
     return Reply(None, "status 500") if "<answer>Oslo" in prompt else by_answer(prompt)
 
@@ -193,7 +203,7 @@ def test_a_case_without_a_verdict_stops_after_all_others_have_been_asked(tmp_pat
 
 @pytest.mark.parametrize(("unjudged", "verdict"), [("wrong", False), ("exact_match", True)])
 def test_what_a_case_without_a_verdict_counts_as(unjudged, verdict):
-    scribe = Scribe(lambda prompt: "Hm." if "<answer>Lyon" in prompt else by_answer(prompt))
+    scribe = Scribe(lambda prompt: "Hm." if "<answer>lyon" in prompt else by_answer(prompt))
     judge = LLMJudge(scribe, unjudged=unjudged)
     assert judge.judge(CASES) == [True, True, False, verdict]
     assert judge.agreement.count == 3  # there is nothing to agree with
@@ -221,7 +231,7 @@ def test_over_an_endpoint_with_everything_that_can_happen(tmp_path, monkeypatch)
 
     def script(number, prompt):
         seen.append(prompt)
-        if "<answer>Rome" in prompt and sum("<answer>Rome" in other for other in seen) == 1:
+        if "<answer>rome" in prompt and sum("<answer>rome" in other for other in seen) == 1:
             return hang(5.0)
         if "<answer>Roma" in prompt and "must be one letter" not in prompt:
             return "The answer is correct."
