@@ -140,9 +140,7 @@ def run(arguments: Sequence[str]) -> int:
     output = options.output or Path("runs") / f"{recipe.recipe}{suffix}"
     command = shlex.join(["lightning-edit", "run", *arguments])
     seeds = None
-    if options.seeds is not None and recipe.job:
-        rest.append(f"--seeds={options.seeds}")  # a job has seeds of its own
-    elif options.seeds is not None:
+    if options.seeds is not None:
         from lightning_edit.runner.seeds import read_seeds
 
         seeds = read_seeds(options.seeds)
@@ -165,7 +163,7 @@ def execute(
         arguments: Settings of the recipe, from the command line.
         output: The output folder.
         command: The command line that was typed, for the report.
-        seeds: Seeds that each training run is repeated with; the recipe's own alone where None.
+        seeds: Seeds that everything is repeated with; the recipe's own alone where None.
     """
     from lightning_edit.runner.execute import execute_recipe  # imports torch: `ls` and `cp` answer at once without it
 

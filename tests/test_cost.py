@@ -8,7 +8,7 @@ import torch
 
 from lightning_edit.errors import EditError, RequestError
 from lightning_edit.evaluation import cost
-from lightning_edit.evaluation.cost import Latency, measure_latency, peak_cuda, peak_rss, state_bytes
+from lightning_edit.evaluation.cost import Latency, measure_latency, peak_cuda, peak_rss, reset_peak_cuda, state_bytes
 from lightning_edit.model.language_model import LanguageModel
 
 
@@ -74,3 +74,11 @@ def test_peaks_grow_with_what_is_held() -> None:
     assert grown >= before
     assert grown > held.numel() * held.element_size()
     assert peak_cuda(torch.device("cpu")) is None
+
+
+def test_the_count_of_a_gpu_begins_anew_and_others_have_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    reset: list[str] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: reset.append(str(device)))
+    reset_peak_cuda(torch.device("cpu"))
+    reset_peak_cuda(torch.device("cuda:0"))
+    assert reset == ["cuda:0"]

@@ -144,6 +144,16 @@ def peak_cuda(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
+def reset_peak_cuda(device: torch.device) -> None:
+    """Begin the count of `peak_cuda` anew; nothing happens on other devices.
+
+    Args:
+        device: The device.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def _seconds(lm: LanguageModel, prompt: str, tokens: int) -> float:
     """Seconds of one run."""
     _wait(lm.device)

@@ -11,20 +11,20 @@ from typing import Any
 
 from lightning_edit.editors.editor import Editor
 from lightning_edit.errors import EditError
-from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator, Outcome, evaluate
+from lightning_edit.evaluation import AnswerOptions, Evaluator, Outcome, ask, shares
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.evaluation.confidence import measure_confidence, shares_by_confidence
 from lightning_edit.evaluation.cost import Latency, measure_latency, peak_cuda, peak_rss, state_bytes
 from lightning_edit.evaluation.failures import failed_edits, write_cases
 from lightning_edit.evaluation.questions import LOCALITY
+from lightning_edit.jobs.failure_tables import case_table
 from lightning_edit.judges.build import get_judge, instantiate
-from lightning_edit.judges.failure_modes import NAMES, FailureCase, FailureModeJudge, mode_shares
+from lightning_edit.judges.failure_modes import FailureModeJudge, mode_shares
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.progress import lent
 from lightning_edit.requests import EditRequest
-from lightning_edit.runner.results import ReportTable, RunResult, Scalar
+from lightning_edit.runner.results import RunResult
 
-SHOWN_CASES, SHOWN_TEXT = 12, 400  # cases in a report, characters of each
 TIMED_PROMPTS = 2
 
 
@@ -44,6 +44,10 @@ class Asking:
         failures: class_path and init_args of the language model that reads the failed answers and names their failure
             modes, such as `lightning_edit.llm.Endpoint`; none are read where absent.
         latency: Timed runs of inference before and after, per prompt; 0 takes no latency.
+        paraphrases: Paraphrases asked of each request; all where null.
+        locality: Locality probes asked of each request, the kinds taking turns; all where null.
+        portability: Portability probes asked of each request, the kinds taking turns; all where null.
+        by_kind: Whether kinds of locality and portability probes have columns of their own, such as `locality/near`.
     """
 
     answers: AnswerOptions = field(default_factory=AnswerOptions)
@@ -54,6 +58,16 @@ class Asking:
     groups: list[int] | None = None
     failures: dict[str, Any] | None = None
     latency: int = 0
+    paraphrases: int | None = 2
+    locality: int | None = 4
+    portability: int | None = 2
+    by_kind: bool = False
+
+    def __post_init__(self) -> None:
+        limits = {"paraphrases": self.paraphrases, "locality": self.locality, "portability": self.portability}
+        below = [f"{name}={limit}" for name, limit in limits.items() if limit is not None and limit < 0]
+        if below:
+            raise EditError(f"found {', '.join(below)}; expected a number from 0 on, or null for all of them.")
 
     def evaluator(self, budget: int | None, decode: Decoding) -> Evaluator:
         """What is asked while edits are made.
@@ -68,8 +82,8 @@ class Asking:
                 "beside what the model writes."
             )
         return Evaluator(
-            budget, paraphrases=2, locality=4, portability=2, decode=decode, options=self.answers,
-            judge=get_judge(self.judge),
+            budget, self.paraphrases, self.locality, self.portability, decode=decode, by_kind=self.by_kind,
+            options=self.answers, judge=get_judge(self.judge),
         )  # fmt: skip
 
     def ticks(self, count: int, steps: int) -> int:
@@ -103,7 +117,7 @@ class Asking:
         editor: Editor,
         stream: Sequence[EditRequest],
         evaluator: Evaluator,
-        baseline: Baseline,
+        outcomes: Sequence[Outcome],
         before: "Untouched",
         folder: Path,
     ) -> None:
@@ -115,21 +129,17 @@ class Asking:
             editor: The editor, its edits at work.
             stream: The edits.
             evaluator: What was asked while they were made.
-            baseline: What the clean model answered.
-            before: What else was known of it.
+            outcomes: What came of it at the end.
+            before: What is known of the clean model besides its answers.
             folder: Where files of the run go.
         """
-        result.row |= self.forced(lm, stream, evaluator)
-        if self.by_confidence or self.failures:
-            outcomes = evaluator.ask(lm, stream, baseline)
-            result.row |= shares_by_confidence(outcomes, before.confidence)
-            if self.failures:
-                self._read_failures(result, lm, outcomes, stream, folder)
+        result.row |= forced_shares(self.forced(lm, stream, evaluator))
+        result.row |= self.split(result, lm, outcomes, stream, before, folder)
         if self.latency:
-            result.row |= self._costs(lm, editor, before)
+            result.row |= self.costs(lm, editor, before)
 
-    def forced(self, lm: LanguageModel, stream: Sequence[EditRequest], evaluator: Evaluator) -> dict[str, float]:
-        """Teacher-forced shares of the model as it is now, if they are wanted.
+    def forced(self, lm: LanguageModel, stream: Sequence[EditRequest], evaluator: Evaluator) -> list[Outcome]:
+        """What comes of the drawn questions teacher-forced, on the model as it is now; nothing where it is not wanted.
 
         Args:
             lm: The model, edited or not.
@@ -137,9 +147,46 @@ class Asking:
             evaluator: What is asked.
         """
         if not self.teacher_forced:
-            return {}
-        found = evaluate(lm, evaluator.draw(stream), decode="teacher_forced", options=self.answers)
-        return {f"{key}_teacher_forced": value for key, value in found.items() if not key.startswith(LOCALITY)}
+            return []
+        drawn = evaluator.draw(stream)
+        return ask(lm, drawn, decode="teacher_forced", options=self.answers)
+
+    def split(
+        self,
+        result: RunResult,
+        lm: LanguageModel,
+        outcomes: Sequence[Outcome],
+        stream: Sequence[EditRequest],
+        before: "Untouched",
+        folder: Path,
+    ) -> dict[str, float]:
+        """Shares by confidence, and of failure modes, where they are wanted; failed edits go into tables and files.
+
+        Args:
+            result: The run, for tables and files.
+            lm: The model, whose progress bar is lent to who reads the failed edits.
+            outcomes: What came of the questions.
+            stream: The edits.
+            before: What is known of the clean model besides its answers.
+            folder: Where files of the run go.
+        """
+        found = shares_by_confidence(outcomes, before.confidence) if self.by_confidence else {}
+        return found | (self._read_failures(result, lm, outcomes, stream, folder) if self.failures else {})
+
+    def costs(self, lm: LanguageModel, editor: Editor, before: "Untouched") -> dict[str, float]:
+        """Latency against the clean model's, and sizes.
+
+        Args:
+            lm: The edited model.
+            editor: The editor, its edits at work.
+            before: What is known of the clean model.
+        """
+        assert before.latency is not None  # taken with the same option
+        now = measure_latency(lm, before.prompts, runs=self.latency)
+        sizes: dict[str, int | None] = {"state_bytes": state_bytes(editor.state_dict())}
+        sizes |= {"peak_rss_bytes": peak_rss(), "peak_cuda_bytes": peak_cuda(lm.device)}
+        known = {key: float(value) for key, value in sizes.items() if value is not None}
+        return {"latency_seconds": now.median, "latency_ratio": now.relative_to(before.latency), **known}
 
     def _read_failures(
         self,
@@ -148,26 +195,17 @@ class Asking:
         outcomes: Sequence[Outcome],
         stream: Sequence[EditRequest],
         folder: Path,
-    ) -> None:
-        """Failed edits: their modes in the row, all of them in a file, some in a table."""
+    ) -> dict[str, float]:
+        """Failed edits: shares of their modes, all of them in a file, some in a table."""
         folder.mkdir(parents=True, exist_ok=True)
         judge = FailureModeJudge(instantiate(self.failures), folder / "modes.sqlite")
         with lent(judge, lm.progress):
             cases = judge.classify(failed_edits(outcomes, stream))
-        result.row |= mode_shares(cases)
         result.files["failed edits"] = folder / "failed_edits.jsonl"
         write_cases(result.files["failed edits"], cases)
         if cases:
-            result.tables.append(_case_table("/".join(folder.parts[-2:]), cases))
-
-    def _costs(self, lm: LanguageModel, editor: Editor, before: "Untouched") -> dict[str, float]:
-        """Latency against the clean model's, and sizes."""
-        assert before.latency is not None  # taken with the same option
-        now = measure_latency(lm, before.prompts, runs=self.latency)
-        sizes: dict[str, int | None] = {"state_bytes": state_bytes(editor.state_dict())}
-        sizes |= {"peak_rss_bytes": peak_rss(), "peak_cuda_bytes": peak_cuda(lm.device)}
-        known = {key: float(value) for key, value in sizes.items() if value is not None}
-        return {"latency_seconds": now.median, "latency_ratio": now.relative_to(before.latency), **known}
+            result.tables.append(case_table("/".join(folder.parts[-2:]), cases))
+        return mode_shares(cases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +223,11 @@ class Untouched:
     latency: Latency | None
 
 
-def _case_table(label: str, cases: Sequence[FailureCase]) -> ReportTable:
-    """The first cases of each mode, the modes taking turns."""
-    turns: dict[str | None, list[FailureCase]] = {}
-    for case in cases:
-        turns.setdefault(case.mode, []).append(case)
-    longest = max(map(len, turns.values()))
-    mixed = [own[place] for place in range(longest) for own in turns.values() if place < len(own)]
-    rows: list[list[Scalar | None]] = [
-        [NAMES[case.mode] if case.mode else f"no verdict: {case.fault}", case.prompt, case.target, _cut(case.text)]
-        for case in mixed[:SHOWN_CASES]
-    ]
-    text = f"{len(rows)} of {len(cases)}; all of them are in `{label}/failed_edits.jsonl`."
-    return ReportTable(f"Failed edits of {label}", ["failure mode", "prompt", "target", "generation"], rows, text)
+def forced_shares(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Teacher-forced shares as `..._teacher_forced`; of locality there is none, as nothing is written.
 
-
-def _cut(text: str) -> str:
-    """A text of which beginning and end can be read."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= SHOWN_TEXT else f"{flat[: SHOWN_TEXT // 2]} ... {flat[-SHOWN_TEXT // 2 :]}"
+    Args:
+        outcomes: What came of the questions teacher-forced.
+    """
+    found = {key: value for key, value in shares(outcomes).items() if not key.startswith(LOCALITY)}
+    return {f"{key}_teacher_forced": value for key, value in found.items()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 
-from lightning_edit.evaluation.cost import device_name
+from lightning_edit.evaluation.cost import device_name, reset_peak_cuda
 from lightning_edit.jobs.leaderboard_cells import Cell, CellFolder
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import LanguageModel
@@ -84,6 +84,7 @@ class Board:
                 break
             begin = time.perf_counter()
             cell.where = device_name(self.lm)
+            reset_peak_cuda(self.lm.device)  # else a cell would be charged with what one before it took
             try:
                 goal.play(cell)
             except Exception as error:  # one method's failure is a result, and no other's

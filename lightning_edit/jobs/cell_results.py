@@ -56,6 +56,17 @@ def cells_as_result(label: str, cells: Sequence[Cell], shape: Shape) -> RunResul
     return result
 
 
+def with_protocol(cells: Sequence[Cell], protocol: str) -> None:
+    """Say in each row how its answers were decoded and judged; cells of earlier versions do not hold it.
+
+    Args:
+        cells: Cells without error, which were all played with the settings that the protocol is of.
+        protocol: The protocol on one line.
+    """
+    for cell in cells:
+        cell.row = {**cell.row, "protocol": protocol}
+
+
 def remarks(found: Sequence[Cell], missing: Sequence[Cell]) -> list[str]:
     """Which cells are not there yet, and how long those took that are.
 

@@ -12,10 +12,12 @@ from typing import Any
 from lightning_edit.bars import job_bar, show_progress
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation.answering import Decoding
-from lightning_edit.jobs.asking import Asking
+from lightning_edit.evaluation.cost import reset_peak_cuda
+from lightning_edit.jobs.asking import Asking, forced_shares
+from lightning_edit.jobs.asking_groups import check_groups, play_in_groups
 from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
-from lightning_edit.jobs.protocols import play_in_groups
+from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Stage, Table, Weights, distance, load_model
@@ -32,9 +34,9 @@ def compare(
     model: str = "embedded",
     requests: str = "embedded",
     count: int = 400,
-    steps: int = 20,
+    steps: int | None = None,
     seeds: list[int] | None = None,
-    measurements: int = 4,
+    measurements: int | None = None,
     corpus: str | None = None,
     statistics: str | None = None,
     tokens: int | None = None,
@@ -60,9 +62,9 @@ def compare(
         model: Hub name or folder of a causal LM with its tokenizer; "embedded" is the embedded world's model.
         requests: Request file; "embedded" for requests about the embedded world, drawn anew for each seed.
         count: Number of edits.
-        steps: Number of steps they come in.
+        steps: Number of steps they come in; 20 where absent.
         seeds: Seeds of the requests (embedded world) or of their order (a file); 0, 1 and 2 where absent.
-        measurements: How often everything so far is measured, evenly spread; the last is at the end.
+        measurements: How often everything so far is measured, evenly spread, the last time at the end; 4 where absent.
         corpus: Text or JSONL file to take key statistics from; the embedded world's documents, or else the
             model's own text, where absent.
         statistics: Safetensors file of key statistics of this model, instead of a corpus.
@@ -81,23 +83,29 @@ def compare(
             (token accuracy).
         unedited: Whether the clean model has a row, too.
         device: Where the model goes; the first GPU, or else the CPU, where absent.
-        asking: How edits are asked about: chat and reasoning, judge, confidence, failure modes, latency; groups of
-            edits, each from the clean model, instead of one sequence.
+        asking: How edits are asked about: chat and reasoning, judge, confidence, failure modes, latency, how many
+            probes; groups of edits, each from the clean model, instead of one sequence. What is measured of a sequence
+            alone (steps, measurements, tables, abilities, a reference) cannot stand beside groups.
     """
     if reference is not None and reference not in editors:
         raise EditError(f"found reference={reference!r}, expected one of {', '.join(editors)}")
     if unedited and UNEDITED in editors:
         raise EditError(f"found unedited=true beside an editor labelled {UNEDITED!r}; expected another label")
-    lm = load_model(model, dtype, device)
     asking = asking or Asking()
-    if asking.groups and reference is not None:
-        raise EditError(f"found reference={reference!r} beside groups, which end on the clean weights; leave one out")
+    if asking.groups:
+        own = [f"{label}: {options['in_steps']}" for label, options in editors.items() if "in_steps" in options]
+        of_a_sequence = {"steps": steps, "in_steps": own, "measurements": measurements, "tables": tables}
+        check_groups(asking.groups, count, of_a_sequence | {"abilities": abilities, "reference": reference})
+    lm = load_model(model, dtype, device)
     evaluator = asking.evaluator(budget, decode)
-    stage = Stage(lm, evaluator, measurements, tables or ())
+    stage = Stage(lm, evaluator, 4 if measurements is None else measurements, tables or ())
     streams = {seed: draw_stream(requests, count, seed, choice) for seed in seeds or [0, 1, 2]}
     with show_progress(lm, "asking the clean model"):
         baselines = {seed: evaluator.measure_baseline(lm, stream) for seed, stream in streams.items()}
-    methods = {label: Declared.read(options, shared or {}, steps) for label, options in editors.items()}
+    methods = {
+        label: Declared.read(options, shared or {}, 20 if steps is None else steps)
+        for label, options in editors.items()
+    }
     first = next(iter(streams.values()))
     moments = gather_moments(lm, requests, needed_layers(lm, methods.values()), first, corpus, statistics, tokens)
     optimizer = SharedTargets(stage.clean) if shared_targets else None
@@ -111,11 +119,12 @@ def compare(
             rows = [
                 stage.measure(stream, stream, baselines[seed], [])
                 | stage.published(stream)
-                | asking.forced(lm, stream, evaluator)
+                | forced_shares(asking.forced(lm, stream, evaluator))
                 for seed, stream in streams.items()
             ]
             asked = ask_abilities()
-        results[UNEDITED] = summarise(UNEDITED, [RunResult("", {"edits": 0, **row, **asked}) for row in rows])
+        about: dict[str, Scalar] = {"edits": 0, "protocol": protocol_name(evaluator)}
+        results[UNEDITED] = summarise(UNEDITED, [RunResult("", {**about, **row, **asked}) for row in rows])
     finals: dict[int, Weights] = {}  # of the reference, by seed
     untouched = {seed: asking.untouched(lm, stream) for seed, stream in streams.items()}
     ticks = sum(asking.ticks(count, method.steps) for method in methods.values())
@@ -123,15 +132,16 @@ def compare(
         for label in sorted(methods, key=lambda label: label != reference):  # the reference comes first
             cast, found = Cast(methods[label], lm, moments, optimizer), []
             for seed, stream in streams.items():
-                editor, parts = cast.editor(seed), methods[label].steps
+                reset_peak_cuda(lm.device)
+                editor, folder = cast.editor(seed), output / label / f"seed-{seed}"
+                who: dict[str, Scalar] = {"editor": methods[label].name, "aligned": editor.aligned}
+                clean = baselines[seed], untouched[seed]
                 if asking.groups:
-                    sizes = asking.groups
-                    played = play_in_groups(editor, lm, stream, sizes, evaluator, baselines[seed], tick)
+                    played = play_in_groups(editor, lm, stream, asking, evaluator, *clean, folder, tick)
                 else:
+                    who["steps"] = parts = methods[label].steps
                     played = stage.play(editor, stream, parts, baselines[seed], tick, ask_abilities)
-                    known = (evaluator, baselines[seed], untouched[seed])
-                    asking.finish(played, lm, editor, stream, *known, output / label / f"seed-{seed}")
-                who: dict[str, Scalar] = {"editor": methods[label].name, "aligned": editor.aligned, "steps": parts}
+                    asking.finish(played, lm, editor, stream, evaluator, stage.outcomes, untouched[seed], folder)
                 played.row = who | played.row
                 if reference is not None:
                     final = stage.weights(editor.layers)

@@ -21,6 +21,7 @@ from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import EMBEDDED, Choice, draw_stream, gather_moments, read_requests
+from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Stage, load_model
@@ -90,7 +91,8 @@ def conflicts(
             cast, found = Cast(method, lm, moments, optimizer), []
             for seed, stream in streams.items():
                 editor = cast.editor(seed)
-                result = RunResult("", {"editor": method.name, "aligned": editor.aligned})
+                row = {"editor": method.name, "aligned": editor.aligned, "protocol": protocol_name(stage.evaluator)}
+                result = RunResult("", row)
                 stage.remember(editor.layers)
                 for number in range(rounds):
                     _round(stage, editor, stream, number, method.steps, baselines[seed], result)

@@ -22,6 +22,7 @@ from lightning_edit.geometry.comparison import Comparison
 from lightning_edit.geometry.reference import Batch, float64_home, on_device
 from lightning_edit.geometry.relative_change import summarise
 from lightning_edit.jobs.geometry_reading import read_spectra
+from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.weights import read_weight
 from lightning_edit.requests import EditRequest
@@ -85,7 +86,8 @@ class Trial:
             result.notes.append(f"the trial failed: {error}")
             return result
         try:
-            result.row |= dict(self._ask.evaluate(self.lm, self.requests, self._baseline))
+            found = self._ask.evaluate(self.lm, self.requests, self._baseline)
+            result.row |= {**found, "protocol": protocol_name(self._ask)}
             rates = self._rates(editor.layers)
             result.row |= rates | {"delta_norm": report.delta_norm, "seconds_per_edit": report.seconds_per_edit}
         finally:

@@ -95,4 +95,5 @@ def events(
     goals = EventGoals(arena, entries, plans, source, keys, seed)
     board = Board(lm, source, [*goals], CellFolder(output / "cells"))
     board.play(deadline)
-    return make_results([entry.label for entry in entries], board.found(), board.missing(), drawn.notes, output)
+    labels, cells = [entry.label for entry in entries], (board.found(), board.missing())
+    return make_results(labels, *cells, drawn.notes, output, arena.protocol)

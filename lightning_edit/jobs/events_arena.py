@@ -19,6 +19,7 @@ from lightning_edit.errors import EditError
 from lightning_edit.evaluation import AnswerOptions, Baseline, Outcome, ask, measure_baseline
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.evaluation.cost import Latency, measure_latency, state_bytes
+from lightning_edit.evaluation.quality import protocol_of
 from lightning_edit.jobs.events_scores import score_events
 from lightning_edit.jobs.events_stream import EventEdits
 from lightning_edit.judges.build import get_judge
@@ -107,6 +108,12 @@ class EventArena:
         self._judge = get_judge(measuring.judge)
         self._clean = Baseline(measuring.answers)
 
+    @property
+    def protocol(self) -> str:
+        """How answers are decoded, read and judged, on one line."""
+        one = self.measuring
+        return protocol_of(one.decode, one.answers, against_unedited=True, judge=self._judge).name
+
     def play(self, editor: Editor, load: EventLoad, batch: int | None = None) -> tuple[dict[str, Scalar], list[str]]:
         """A row of numbers and remarks; afterwards weights and editor are as they were.
 
@@ -160,7 +167,8 @@ class EventArena:
 
     def _counts(self, load: EventLoad) -> dict[str, Scalar]:
         asked = sum(len(self.measuring.asked(group)) for group in self.groups(load))
-        return {"events": load.events, "groups": load.groups, "asked_events": asked}
+        counts = {"events": load.events, "groups": load.groups, "asked_events": asked}
+        return {**counts, "protocol": self.protocol}
 
     def _know(self, groups: Iterable[Sequence[EventEdits]]) -> None:
         """Complete what the clean model answers."""

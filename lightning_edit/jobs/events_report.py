@@ -7,9 +7,10 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_edit.jobs.cell_results import Shape, cells_as_result, remarks
+from lightning_edit.jobs.cell_results import Shape, cells_as_result, remarks, with_protocol
 from lightning_edit.jobs.compare import UNEDITED
 from lightning_edit.jobs.leaderboard_cells import Cell
+from lightning_edit.jobs.spread import ONE_SEED
 from lightning_edit.runner.results import ReportTable, RunResult, Scalar
 
 CELLS = "events.csv"
@@ -28,11 +29,16 @@ COLUMNS = {
     "locality": "locality",
     "cpu_seconds_per_event": "CPU s per event",
 }
-SHAPE = Shape("events", "event/count", ("editor", "aligned", *FIRST))
+SHAPE = Shape("events", "event/count", ("editor", "aligned", "protocol", *FIRST))
 
 
 def make_results(
-    labels: Sequence[str], found: Sequence[Cell], missing: Sequence[Cell], notes: Sequence[str], output: Path
+    labels: Sequence[str],
+    found: Sequence[Cell],
+    missing: Sequence[Cell],
+    notes: Sequence[str],
+    output: Path,
+    protocol: str,
 ) -> list[RunResult]:
     """A result for the unedited model and for each editor; tables and remarks on the whole stand with the first.
 
@@ -42,15 +48,17 @@ def make_results(
         missing: Cells that were not, or failed.
         notes: Remarks on the events.
         output: Folder that takes the CSV file.
+        protocol: How the answers of all these cells were decoded and judged.
     """
     good = [cell for cell in found if cell.error is None]
+    with_protocol(good, protocol)
     results = [
         cells_as_result(label, [cell for cell in found if cell.editor == label], SHAPE) for label in (UNEDITED, *labels)
     ]
     first = results[0]
     first.tables = [table for table in (_as_published(good, labels), _by_load(good, labels)) if table.rows]
     first.notes += notes
-    first.notes += remarks(found, missing)
+    first.notes += [*remarks(found, missing), ONE_SEED]
     if good:
         first.files["cells"] = output / CELLS
         write_cells(first.files["cells"], good)

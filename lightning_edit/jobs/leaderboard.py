@@ -96,7 +96,7 @@ def leaderboard(
     )
     board = Board(lm, source, [*Goals(arena, entries, plans, sources)], CellFolder(output / "cells"))
     board.play(deadline)
-    return make_results(entries, board.found(), board.missing(), trained)
+    return make_results(entries, board.found(), board.missing(), trained, arena.protocol)
 
 
 def _try_to_train(

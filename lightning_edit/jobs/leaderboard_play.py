@@ -26,7 +26,7 @@ from lightning_edit.evaluation import (
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.evaluation.cost import Latency, measure_latency, peak_cuda, peak_rss, state_bytes
 from lightning_edit.jobs.leaderboard_cells import Load
-from lightning_edit.jobs.protocols import evaluate_in_groups
+from lightning_edit.jobs.protocols import evaluate_in_groups, protocol_name
 from lightning_edit.judges.build import get_judge
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.reasoning import Benchmark
@@ -113,6 +113,11 @@ class Arena:
                 system=how.system, reasoning=how.reasoning, avoid=avoid,
             )  # fmt: skip
 
+    @property
+    def protocol(self) -> str:
+        """How answers are decoded, read and judged, on one line."""
+        return protocol_name(self.evaluator)
+
     def play(self, editor: Editor, load: Load, batch: int) -> tuple[dict[str, Scalar], list[str]]:
         """A row of numbers and remarks; afterwards the model is clean again.
 
@@ -139,8 +144,8 @@ class Arena:
         """
         requests = self.stream[:count]
         self._know(requests, Load(count))
-        found = dict(self.evaluator.evaluate(self.lm, requests, self._answers))
-        row: dict[str, Scalar] = {"edits": 0, **found}
+        found = self.evaluator.evaluate(self.lm, requests, self._answers)
+        row: dict[str, Scalar] = {"edits": 0, **found, "protocol": self.protocol}
         row |= with_average(row) | self.token_locality(requests) | self.abilities()
         latency = self.latency(requests)
         if latency is not None:

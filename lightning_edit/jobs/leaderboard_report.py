@@ -5,21 +5,26 @@ Knows rows of cells. What a report looks like stands in `runner/`.
 
 from collections.abc import Sequence
 
-from lightning_edit.jobs.cell_results import Shape, cells_as_result, remarks
+from lightning_edit.jobs.cell_results import Shape, cells_as_result, remarks, with_protocol
 from lightning_edit.jobs.compare import UNEDITED
 from lightning_edit.jobs.leaderboard_cells import Cell
 from lightning_edit.jobs.leaderboard_entries import Entry
 from lightning_edit.jobs.leaderboard_mend import TrainedMEND
 from lightning_edit.jobs.leaderboard_tables import all_tables
+from lightning_edit.jobs.spread import ONE_SEED
 from lightning_edit.runner.results import ReportTable, RunResult, Scalar
 
 NUMBERS = ("layers", "layer", "steps", "lr", "rank", "stop_loss", "ratio", "radius", "prior_weight", "batch_size")
 """Settings that the table of settings shows, where an editor has them."""
-SHAPE = Shape("edits", "count", ("editor", "aligned", "edits"))
+SHAPE = Shape("edits", "count", ("editor", "aligned", "edits", "protocol"))
 
 
 def make_results(
-    entries: Sequence[Entry], found: Sequence[Cell], missing: Sequence[Cell], trained: TrainedMEND | None
+    entries: Sequence[Entry],
+    found: Sequence[Cell],
+    missing: Sequence[Cell],
+    trained: TrainedMEND | None,
+    protocol: str,
 ) -> list[RunResult]:
     """A result for the unedited model and for each editor; tables and remarks on the whole stand with the first.
 
@@ -28,13 +33,15 @@ def make_results(
         found: Cells that were played, finished or failed.
         missing: Cells that were not, or failed.
         trained: The network that MEND was given.
+        protocol: How the answers of all these cells were decoded and judged.
     """
     labels = [UNEDITED, *[entry.label for entry in entries]]
     good = [cell for cell in found if cell.error is None]
+    with_protocol(good, protocol)
     results = [cells_as_result(label, [cell for cell in found if cell.editor == label], SHAPE) for label in labels]
     first = results[0]
     first.tables = [*all_tables(good, labels), settings_table(entries, good)]
-    first.notes += remarks(found, missing)
+    first.notes += [*remarks(found, missing), ONE_SEED]
     if trained is not None:
         first.notes.append(
             f"MEND's network was trained in {trained.seconds:.0f} s, which no edit is charged with; "

@@ -17,10 +17,11 @@ from torch import Tensor
 from lightning_edit.editors.editor import Editor
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Baseline, Evaluator, Outcome, Scores, shares
+from lightning_edit.evaluation.protocol import Protocol
 from lightning_edit.evaluation.quality import protocol_of
 from lightning_edit.model.language_model import LanguageModel, as_language_model
 from lightning_edit.requests import EditRequest
-from lightning_edit.runner.results import Curve, RunResult, Scalar
+from lightning_edit.runner.results import Scalar
 
 PAPER_SIZES = (1, 10, 100)
 """Sizes of groups in *Revisiting*, Appendix C.1, each over the first 100 requests."""
@@ -56,7 +57,7 @@ class Grouped:
         """The numbers on one line."""
         undo = {"groups": len(self.groups), "undone": self.undone, "undo_residual": self.residual}
         times = {"seconds_per_edit": self.seconds_per_edit, "cpu_seconds_per_edit": self.cpu_seconds_per_edit}
-        return {"edits": self.size, **self.scores, **times, **undo}
+        return {"edits": self.size, **self.scores.row(), **times, **undo}
 
 
 def evaluate_in_groups(
@@ -116,42 +117,18 @@ def evaluate_in_groups(
             tick()
     finally:
         stage.put_back()
-    protocol = protocol_of(asking.decode, asking.options, against_unedited=True, judge=asking.judge)
-    scores = Scores(shares(outcomes, asking.by_kind), protocol)
+    scores = Scores(shares(outcomes, asking.by_kind), _protocol(asking))
     per_edit = (seconds / len(used), stage.cpu_seconds / len(used))
     return Grouped(size, scores, groups, outcomes, *per_edit, stage.undone, stage.residual, notes + stage.notes)
 
 
-def play_in_groups(
-    editor: Editor,
-    lm: LanguageModel,
-    stream: Sequence[EditRequest],
-    sizes: Sequence[int],
-    evaluator: Evaluator,
-    baseline: Baseline,
-    tick: Callable[[], object] = lambda: None,
-) -> RunResult:
-    """Groups of several sizes as one result: the row of the largest, and curves over the size.
+def protocol_name(evaluator: Evaluator) -> str:
+    """How answers are decoded, read and judged, on one line for a row; locality is held against the unedited model.
 
     Args:
-        editor: A prepared editor with no edits at work.
-        lm: The clean model.
-        stream: The requests.
-        sizes: Sizes of groups.
         evaluator: What is asked.
-        baseline: What the clean model answered.
-        tick: Called after each group.
     """
-    result = RunResult("")
-    for size in sorted(set(sizes)):
-        found = evaluate_in_groups(editor, lm, stream, size, 1, evaluator, baseline, tick)
-        result.row = found.row()
-        result.notes += [note for note in found.notes if note not in result.notes]
-        for name, value in {"count": float(size), **found.scores}.items():
-            curve = result.curves.setdefault(f"edit/{name}", Curve())
-            curve.steps.append(size)
-            curve.values.append(value)
-    return result
+    return _protocol(evaluator).name
 
 
 class _CleanModel:
@@ -230,3 +207,7 @@ class _CleanModel:
         moved = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(now, self._weights, strict=True))
         size = sum(float(clean.double().square().sum()) for clean in self._weights)
         return max((moved / size) ** 0.5 if size else 1.0, torch.finfo(torch.float64).tiny)
+
+
+def _protocol(evaluator: Evaluator) -> Protocol:
+    return protocol_of(evaluator.decode, evaluator.options, against_unedited=True, judge=evaluator.judge)

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from lightning_edit.runner.results import Curve, RunResult, Scalar
 
+ONE_SEED = "one seed, so no spread: --seeds 0,1,2 plays it from each of these, each in a folder of its own"
+"""What a job that takes one seed says of its rows; it is left out where rows of several seeds are summed up."""
+
 
 def summarise(label: str, results: Sequence[RunResult]) -> RunResult:
     """One result for all seeds: means in the row and in the curves, sample standard deviations beside them.

@@ -18,7 +18,16 @@ from lightning_edit.decoding import decode
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import EditError
-from lightning_edit.evaluation import Baseline, Evaluator, evaluate_counterfact, evaluate_token_accuracy
+from lightning_edit.evaluation import (
+    Baseline,
+    Evaluator,
+    Outcome,
+    evaluate_counterfact,
+    evaluate_token_accuracy,
+    shares,
+)
+from lightning_edit.evaluation.questions import DIMENSIONS
+from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.weights import read_weight, write_weight
 from lightning_edit.module import EditableModule
@@ -55,6 +64,8 @@ class Stage:
         evaluator: What is asked about the edits so far.
         measurements: How often that is asked, evenly spread; the last is at the end.
         tables: Published scores that are computed over all edits at the end.
+
+    `outcomes` is what came of every question of the last measurement.
     """
 
     lm: LanguageModel
@@ -62,7 +73,12 @@ class Stage:
     measurements: int = 1
     tables: Sequence[Table] = ()
     clean: Weights = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
     _further: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)  # parameters, and what they held
+
+    def __post_init__(self) -> None:
+        if self.measurements < 1:
+            raise EditError(f"found measurements={self.measurements}, expected at least 1: the last is at the end.")
 
     def weights(self, layers: Sequence[int]) -> Weights:
         """A copy of the edited weights as they are.
@@ -95,7 +111,8 @@ class Stage:
     ) -> RunResult:
         """Make all edits in so many steps; the row of the end, and curves over the number of edits.
 
-        An edit that an editor refuses leaves the model as it was and counts as not made: `failed_steps`, with a note.
+        An edit that an editor refuses leaves the model as it was and counts as not made: neither among `edits` nor in
+        `seconds_per_edit`, but in `failed_steps`, with a note. It is asked about all the same.
 
         Args:
             editor: A prepared editor.
@@ -108,21 +125,22 @@ class Stage:
         self.remember(editor.layers, editor.weights(self.lm) if isinstance(editor, Editor) else ())
         cuts = [round(len(stream) * step / steps) for step in range(steps + 1)]
         looks = {round(steps * number / self.measurements) for number in range(1, self.measurements + 1)}
-        result, seconds, pending = RunResult(""), 0.0, [0.0]
-        result.row["failed_steps"] = 0
+        result, seconds, made, pending = RunResult("", {"protocol": protocol_name(self.evaluator)}), 0.0, 0, [0.0]
+        failed = result.row["failed_steps"] = 0
         for step, (start, stop) in enumerate(pairwise(cuts), 1):
             began = time.perf_counter()
             try:
                 pending.append(editor.edit(self.lm, stream[start:stop]).pending_norm)
+                seconds, made = seconds + time.perf_counter() - began, made + stop - start
             except EditError as error:
-                result.row["failed_steps"] = int(result.row["failed_steps"]) + 1
+                failed += 1
                 result.notes.append(f"step {step} of {steps} was refused: {error}")
-            seconds += time.perf_counter() - began
             tick()
             if step in looks:
                 scores = self.measure(stream[:stop], stream[start:stop], baseline, editor.layers) | dict(look())
-                _add(result, stop, scores)
-                result.row |= {"edits": stop, **scores, "seconds_per_edit": seconds / stop}
+                add_to_curves(result, stop, {"count": float(made), **scores})
+                result.row |= {"edits": made, **scores} | ({"seconds_per_edit": seconds / made} if made else {})
+        result.row["failed_steps"] = failed
         result.row |= {"pending_norm": pending[-1], "largest_pending_norm": max(pending)}
         result.row |= self.published(stream)
         return result
@@ -146,9 +164,10 @@ class Stage:
             baseline: What the clean model answered.
             layers: The edited layers.
         """
-        scores = dict(self.evaluator.evaluate(self.lm, so_far, baseline))
         own = self.evaluator
-        prompts_only = Evaluator(own.budget, 0, 0, 0, own.seed, own.decode, options=own.options)
+        self.outcomes = own.ask(self.lm, so_far, baseline)
+        scores = shares(self.outcomes, own.by_kind)
+        prompts_only = Evaluator(own.budget, 0, 0, 0, own.seed, own.decode, options=own.options, judge=own.judge)
         latest = prompts_only.evaluate(self.lm, newest)
         moved = distance(self.weights(layers), {}, self.clean) if layers else 0.0
         return {**scores, "latest_reliability": latest["reliability"], "relative_change": moved}
@@ -206,10 +225,16 @@ def distance(weights: Weights, reference: Weights, clean: Weights) -> float:
     return norm(weights, reference) / norm(reference, clean)
 
 
-def _add(result: RunResult, edits: int, scores: Mapping[str, float]) -> None:
-    """Put a measurement on the curves; numbers of the edits are named as the callbacks log them."""
-    for key, value in {"edit/count": float(edits), **scores}.items():
-        name = key if "/" in key else f"edit/{key}"
-        curve = result.curves.setdefault(name, Curve())
-        curve.steps.append(edits)
+def add_to_curves(result: RunResult, at: int, scores: Mapping[str, float]) -> None:
+    """Put a measurement on the curves; numbers of the edits are named as the callbacks log them.
+
+    Args:
+        result: The run.
+        at: Where on the curves; with several seeds those places count that all of them have.
+        scores: The numbers, with `count` edits among them.
+    """
+    for key, value in scores.items():
+        of_edits = "/" not in key or key.partition("/")[0] in DIMENSIONS
+        curve = result.curves.setdefault(f"edit/{key}" if of_edits else key, Curve())
+        curve.steps.append(at)
         curve.values.append(value)

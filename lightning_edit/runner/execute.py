@@ -37,7 +37,7 @@ def execute_recipe(
         arguments: Settings of the recipe, from the command line.
         output: The output folder.
         command: The command line that was typed, for the report.
-        seeds: Seeds that each training run is repeated with; the recipe's own alone where None.
+        seeds: Seeds that each training run, or the job, is repeated with; the recipe's own alone where None.
     """
     results: list[RunResult] = []
     written: list[Path] = []
@@ -58,7 +58,7 @@ def _finished(
     if recipe.job:
         if labels is not None:
             raise RecipeError(f"recipe '{recipe.recipe}' is one job and has no runs to choose; leave --runs out")
-        yield run_job(recipe, arguments, output)
+        yield run_job(recipe, arguments, output, seeds)
         return
     overrides = split_arguments(arguments)
     configs = run_configs(recipe, labels, overrides, output, seeds)

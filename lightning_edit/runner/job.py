@@ -14,11 +14,14 @@ from jsonargparse import ArgumentParser
 from lightning_edit.runner.merge import RecipeError
 from lightning_edit.runner.recipe import Recipe
 from lightning_edit.runner.results import RunResult
+from lightning_edit.runner.seeds import rows_together
 
 Job = Callable[..., list[RunResult]]
 
 
-def run_job(recipe: Recipe, arguments: Sequence[str], output: Path) -> list[RunResult]:
+def run_job(
+    recipe: Recipe, arguments: Sequence[str], output: Path, seeds: Sequence[int] | None = None
+) -> list[RunResult]:
     """Call the job with the recipe's defaults, the command line over them, and the output folder if it wants one.
 
     `--help` and `--print_config` among the arguments print and leave through SystemExit.
@@ -27,8 +30,22 @@ def run_job(recipe: Recipe, arguments: Sequence[str], output: Path) -> list[RunR
         recipe: A recipe with a job.
         arguments: Command line arguments after the recipe's name.
         output: The recipe's output folder.
+        seeds: Seeds of the job. One that takes a single `seed` is called once for each, in a folder of its own, and
+            each of its rows becomes one with means and spread.
     """
     function = find_job(recipe.job)
+    taken = inspect.signature(function).parameters
+    if seeds is not None and not {"seed", "seeds"} & taken.keys():
+        raise RecipeError(f"job '{recipe.job}' takes no seed, leave --seeds out")
+    if seeds is None or "seeds" in taken:
+        given = [] if seeds is None else [f"--seeds={list(seeds)}"]
+        return _call(recipe, function, [*arguments, *given], output)
+    each = {seed: _call(recipe, function, [*arguments, f"--seed={seed}"], output / f"seed-{seed}") for seed in seeds}
+    return rows_together(each)
+
+
+def _call(recipe: Recipe, function: Job, arguments: Sequence[str], output: Path) -> list[RunResult]:
+    """The job, once."""
     parser = job_parser(recipe, function)
     chosen = parser.instantiate_classes(parser.parse_args(list(arguments)))
     settings = {key: value for key, value in vars(chosen).items() if key != "config"}

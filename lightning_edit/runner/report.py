@@ -122,7 +122,7 @@ def _markdown(
     parts += ["\n".join(f"- {note}" for note in _notes(results))]
     failures = [f"- {result.label}: {' '.join(error.split())}" for result in results for error in result.errors]
     parts += ["## What failed", "\n".join(failures)] if failures else []
-    parts += ["## How it was run", f"```\n{command}\n```", environment()]
+    parts += ["## How it was run", f"```\n{command}\n```", _protocols(rows), environment()]
     parts += ["## Files", "\n".join(_files(results, output))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -158,6 +158,17 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
         if bad:
             notes.append(f"{result.label}: not finite, and so left out: {', '.join(bad)}")
     return notes
+
+
+def _protocols(rows: Sequence[dict[str, Scalar]]) -> str:
+    """How answers were decoded, read and judged, and for which runs where that differs."""
+    runs: dict[str, list[str]] = {}
+    for row in rows:
+        if "protocol" in row:
+            runs.setdefault(str(row["protocol"]), []).append(str(row["run"]))
+    if len(runs) == 1:
+        return f"Answers: {next(iter(runs))}."
+    return "\n".join(f"- Answers of {', '.join(names)}: {protocol}." for protocol, names in runs.items())
 
 
 def _files(results: Sequence[RunResult], output: Path) -> list[str]:

@@ -26,7 +26,7 @@ _COST = {
     "write_seconds_per_edit": ("write, s", 1.0),
     "latency_seconds": ("latency, s", 1.0),
     "latency_ratio": ("latency, x untouched", 1.0),
-    "peak_rss_bytes": ("peak memory, MiB", 2**20),
+    "peak_rss_bytes": ("process's peak memory so far, MiB", 2**20),
     "peak_cuda_bytes": ("peak GPU memory, MiB", 2**20),
     "state_bytes": ("state, MiB", 2**20),
 }
@@ -116,6 +116,8 @@ def by_cost(results: Sequence[RunResult]) -> ReportTable:
         row = {key: with_spread(result.row, key, unit) for key, (_, unit) in _COST.items()}
         scaled.append(RunResult(result.label, {key: value for key, value in row.items() if value is not None}))
     text = "Latency is the median time of a fixed number of new tokens behind one prompt."
+    if any("peak_rss_bytes" in result.row for result in timed):
+        text += " The process's peak memory never falls: what ran before in the same process counts, too."
     return _of_rows("Cost", scaled, [(key, name) for key, (name, _) in _COST.items()], text)
 
 

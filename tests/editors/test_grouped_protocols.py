@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.report import EditReport, Guard
 from lightning_edit.errors import EditError, LedgerError, StatisticsError
 from lightning_edit.evaluation import AnswerOptions, Evaluator
-from lightning_edit.jobs.protocols import evaluate_in_groups, play_in_groups
+from lightning_edit.jobs.asking import Asking, Untouched
+from lightning_edit.jobs.asking_groups import play_in_groups
+from lightning_edit.jobs.protocols import evaluate_in_groups
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.probes import Probe
 from lightning_edit.requests import EditRequest
 from tests.editors.conftest import NAMES, fact, says, weights
 from tests.scripted import ScriptedLM
 
+NOTHING = Untouched({}, [], None)
 SHORT = Evaluator(None, None, None, None, options=AnswerOptions(max_new_tokens=2))
 
 
@@ -189,11 +193,13 @@ def test_what_an_undo_leaves_behind_is_taken_out(
     assert all(torch.equal(a, b) for a, b in zip(weights(lm, editor), clean, strict=True))
 
 
-def test_sizes_make_a_curve(make_lm: Callable[..., LanguageModel], make_editor: Callable[..., Any]) -> None:
+def test_sizes_make_a_curve(
+    make_lm: Callable[..., LanguageModel], make_editor: Callable[..., Any], tmp_path: Path
+) -> None:
     lm, requests = make_lm(), probed(4)
     editor = make_editor(lm)
     baseline = SHORT.measure_baseline(lm, requests)
-    result = play_in_groups(editor, lm, requests, [4, 1], SHORT, baseline)
+    result = play_in_groups(editor, lm, requests, Asking(groups=[4, 1]), SHORT, baseline, NOTHING, tmp_path)
     assert result.curves["edit/count"].values == [1.0, 4.0]
     alone = [evaluate_in_groups(editor, lm, [request], evaluator=SHORT, baseline=baseline) for request in requests]
     mean = sum(one.scores["reliability"] for one in alone) / 4

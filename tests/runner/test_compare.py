@@ -28,6 +28,16 @@ class Refusing(MEMIT):
         raise EditError("not today")
 
 
+class Second(MEMIT):
+    """An editor that refuses the first edit."""
+
+    def edit(self, module: Any, requests: Any, *more: Any, **options: Any) -> EditReport:
+        batch = list(requests)
+        if any(request.id == "r0" for request in batch):
+            raise EditError("not the first")
+        return super().edit(module, batch, *more, **options)
+
+
 STRONG: dict[str, Any] = {"layers": [1], "clamp": 6.0, "steps": 40, "weight_decay": 0.0, "prior_weight": 1.0}
 
 
@@ -105,10 +115,28 @@ def test_a_refused_edit_counts_as_not_made(model_folder: Path, request_file: Pat
         measurements=1,
         device="cpu",
     )
-    assert result.row["failed_steps"] == 2
+    assert (result.row["failed_steps"], result.row["edits"]) == (2, 0)
+    assert result.curves["edit/count"].values == [0.0]
+    assert "seconds_per_edit" not in result.row
     assert result.row["relative_change"] == 0.0
     assert result.row["locality"] == 1.0
     assert result.notes[0] == "step 1 of 2 was refused: not today"
+
+
+def test_of_a_refused_step_neither_edits_nor_seconds_are_counted(
+    model_folder: Path, request_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh: list[str] = []
+    monkeypatch.setattr("lightning_edit.jobs.compare.reset_peak_cuda", lambda device: fresh.append(device.type))
+    editors = {"second": {"editor": "tests.runner.test_compare.Second", **STRONG}, "memit": STRONG}
+    names, given = (str(model_folder), str(request_file)), {"count": 4, "steps": 4, "choice": "first", "device": "cpu"}
+    result, whole = compare(tmp_path, editors, None, *names, **given, seeds=[0, 1], decode="teacher_forced")
+    assert fresh == ["cpu"] * 4  # each editor and seed has a peak of its own
+    assert (whole.row["edits"], whole.row["failed_steps"]) == (4, 0)
+    assert (result.row["edits"], result.row["failed_steps"]) == (3, 1)
+    assert result.curves["edit/count"].values == [0.0, 1.0, 2.0, 3.0]
+    assert result.curves["edit/reliability"].steps == [1, 2, 3, 4]  # what was tried is asked about
+    assert result.row["protocol"] == "teacher_forced, target_tokens, by probes, locality unedited"
 
 
 def test_matrices_beside_ffn_outputs_are_put_back_too(model_folder: Path, request_file: Path) -> None:
@@ -132,6 +160,8 @@ def test_mistakes_are_named(model_folder: Path, request_file: Path, tmp_path: Pa
         compare(tmp_path, {"memit": {}}, None, *names, count=9)
     with pytest.raises(EditError, match="reference='rome', expected one of memit"):
         compare(tmp_path, {"memit": {}}, None, *names, count=4, reference="rome")
+    with pytest.raises(EditError, match="found measurements=0, expected at least 1"):
+        compare(tmp_path, {"memit": {}}, None, *names, count=4, measurements=0)
     with pytest.raises(EditError, match="found 0 steps"):
         compare(tmp_path, {"memit": {"in_steps": 0}}, None, *names, count=4)
     with pytest.raises(EditError, match="expected one of them at most"):

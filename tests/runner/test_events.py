@@ -90,10 +90,14 @@ def test_it_runs_small_and_shows_what_it_promises(model_folder: Path, elken: Pat
         assert row["latency_ratio"] > 0
         assert row["event_accuracy"] == 0.0  # nobody taught it to say unknown
         assert {"held_out_accuracy", "abstention", "single_question_accuracy", "portability/inferred"} <= row.keys()
+    protocol = "greedy-24, to sentence, exact_match, by probes, locality unedited"
+    assert [row["protocol"] for row in rows.values()] == [protocol] * 3
+    assert "single_protocol" not in rows["memit"]
     assert rows["memit"]["single_reliability"] > 0
     assert rows["memit"]["single_stated_event_accuracy"] == rows["memit"]["single_reliability"]
     with (tmp_path / "events.csv").open(newline="") as stream:
         cells = list(csv.DictReader(stream))
+    assert {cell["protocol"] for cell in cells} == {protocol}
     assert [(cell["run"], cell["events"]) for cell in cells] == [
         ("unedited", "0"), ("memit", "1"), ("ice", "1"), ("memit", "3"), ("ice", "3"),
     ]  # fmt: skip

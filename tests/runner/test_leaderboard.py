@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from lightning_edit.jobs.leaderboard_play import Arena, Measuring
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.requests import EditRequest
+from lightning_edit.runner.cells import show
 from lightning_edit.runner.recipe import load_recipe
 
 SMALL = {"select": "{facts} {question}", "answer": "{fact} {prompt}"}  # all that a context of 128 tokens has room for
@@ -117,6 +119,39 @@ def test_cells_are_kept_replayed_where_something_changed_and_fail_alone(
     assert last["memit-1.json"] != again["memit-1.json"]
     assert rows_of(tmp_path)["grace"]["edits"] == 3
     assert "relative_change" not in rows_of(tmp_path)["grace"]  # it writes no weight
+
+
+def test_seeds_are_played_in_folders_of_their_own_and_summed_up(
+    model_folder: Path, request_file: Path, tmp_path: Path
+) -> None:
+    editors = {"memit": {"editor": "memit", "layers": [1], "clamp": 6.0, "steps": 8, "weight_decay": 0.0}}
+    fast: dict[str, Any] = {"token_budget": 0, "latency": 0}
+    seeds = ["--seeds", "0,1", "--choice", "random"]
+    assert run(tmp_path, model_folder, request_file, editors, *seeds, **fast) == 0
+    rows = rows_of(tmp_path)
+    files = [tmp_path / f"seed-{seed}" / "cells" / "memit-3.json" for seed in (0, 1)]
+    cells = [json.loads(file.read_text()) for file in files]
+    assert cells[0]["settings"]["requests"] != cells[1]["settings"]["requests"]
+    seconds = [cell["row"]["seconds_per_edit"] for cell in cells]
+    assert rows["memit"]["seconds_per_edit"] == pytest.approx(fmean(seconds))
+    assert rows["memit"]["seconds_per_edit_std"] == pytest.approx(stdev(seconds))
+    assert [row["seeds"] for row in rows.values()] == [2, 2]
+    report = (tmp_path / "report.md").read_text()
+    table = report.partition("## By load")[2].partition("##")[0]
+    assert f"| {show(fmean(seconds))} ± {show(stdev(seconds))} |" in table  # numbers in the job's own tables, too
+    assert "seed 0: 3 cells" in report
+    assert "so no spread" not in report
+
+    for file, cell in zip(files, cells, strict=True):  # as an earlier version left them
+        assert cell["row"].pop("protocol") == "greedy-24, to sentence, exact_match, by probes, locality unedited"
+        file.write_text(json.dumps(cell))
+    assert run(tmp_path, model_folder, request_file, editors, *seeds, "--minutes", "0", **fast) == 0
+    assert rows_of(tmp_path) == rows
+    single = ["--choice", "random", "--minutes", "0"]
+    assert run(tmp_path / "seed-0", model_folder, request_file, editors, *single, **fast) == 0
+    report = (tmp_path / "seed-0" / "report.md").read_text()
+    assert "- unedited: one seed, so no spread: --seeds 0,1,2" in report
+    assert "\n\nAnswers: greedy-24, to sentence, exact_match, by probes, locality unedited.\n\n" in report
 
 
 def test_a_cell_is_the_protocol_played_by_hand(model_folder: Path, request_file: Path) -> None:

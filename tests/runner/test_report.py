@@ -60,6 +60,16 @@ def test_the_report_names_everything(recipe: Recipe, results: list[RunResult], t
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_how_answers_were_judged_is_said(recipe: Recipe, tmp_path: Path) -> None:
+    runs = [RunResult(label, {"protocol": how}) for label, how in (("a", "greedy-24"), ("b", "greedy-24"), ("c", "x"))]
+    write_report(recipe, [*runs[:2], RunResult("plain")], tmp_path, "")
+    assert "\n\nAnswers: greedy-24.\n\nPython" in (tmp_path / "report.md").read_text()
+    write_report(recipe, runs, tmp_path, "")
+    assert "\n\n- Answers of a, b: greedy-24.\n- Answers of c: x.\n\nPython" in (tmp_path / "report.md").read_text()
+    write_report(recipe, [RunResult("plain")], tmp_path, "")
+    assert "Answers" not in (tmp_path / "report.md").read_text()
+
+
 def test_pictures_of_a_run_are_shown(recipe: Recipe, tmp_path: Path) -> None:
     result = RunResult("a", files={"heatmap": tmp_path / "heat map.png"})
     write_report(recipe, [result], tmp_path, "")

@@ -8,7 +8,11 @@ from typing import Any
 import pytest
 
 from lightning_edit.cli import main
+from lightning_edit.jobs.spread import ONE_SEED
+from lightning_edit.runner.job import run_job
 from lightning_edit.runner.merge import RecipeError
+from lightning_edit.runner.recipe import Recipe
+from lightning_edit.runner.results import ReportTable, RunResult
 from lightning_edit.runner.seeds import read_seeds, seeded
 from tests.runner.test_training import RECIPE, read
 
@@ -63,3 +67,50 @@ def test_a_job_reads_seeds_itself(tmp_path: Path, capsys: pytest.CaptureFixture[
         main(["run", "teacher_forcing", "--seeds", "[4, 5]", "--print_config", "--output", str(tmp_path)])
     assert left.value.code == 0
     assert "seeds:\n- 4\n- 5\n" in capsys.readouterr().out
+
+
+def one_seed(output: Path, seed: int = 0, words: str = "") -> list[RunResult]:
+    """A job of one seed.
+
+    Args:
+        output: Folder of the report.
+        seed: The seed.
+        words: Something else.
+    """
+    (output / "mark").write_text(words)
+    tables = [
+        ReportTable("Same", ["method", "edits", "share"], [["a", 3, seed / 10], ["b", 4, None if seed else 0.5]]),
+        ReportTable("Cases", ["text"], [[f"read by {seed}"]]),
+    ]
+    notes, errors = [ONE_SEED, "a note"], ["5 edits: broken"] if seed else []
+    return [
+        RunResult("a", {"share": seed / 10}, {}, {"mark": output / "mark"}, notes, tables[:1], errors),
+        RunResult("b", {"share": 0.5}, tables=tables[1:]),
+    ]
+
+
+def seedless() -> list[RunResult]:
+    """A job without a seed."""
+    return []
+
+
+def test_a_job_of_one_seed_is_called_once_for_each(tmp_path: Path) -> None:
+    recipe = Recipe("x", job="tests.runner.test_seeds.one_seed", arguments={"words": "so"})
+    first, second = run_job(recipe, ["--words=thus"], tmp_path, [2, 4])
+    assert first.row == {"share": pytest.approx(0.3), "share_std": pytest.approx(stdev([0.2, 0.4])), "seeds": 2}
+    assert second.row == {"share": 0.5, "share_std": 0.0, "seeds": 2}
+    assert first.notes == ["seed 2: a note", "seed 4: a note"]
+    assert first.errors == ["seed 2: 5 edits: broken", "seed 4: 5 edits: broken"]
+    assert {name: path.read_text() for name, path in first.files.items()} == {
+        "mark, seed 2": "thus",
+        "mark, seed 4": "thus",
+    }
+    assert (tmp_path / "seed-4" / "mark").is_file()
+    assert first.tables == [
+        ReportTable("Same", ["method", "edits", "share"], [["a", 3, "0.300 ± 0.141"], ["b", 4, None]])
+    ]
+    assert [table.title for table in second.tables] == ["Cases, seed 2", "Cases, seed 4"]  # texts have no mean
+    [alone, _] = run_job(recipe, [], tmp_path)
+    assert (alone.row, alone.notes) == ({"share": 0.0}, [ONE_SEED, "a note"])
+    with pytest.raises(RecipeError, match="takes no seed, leave --seeds out"):
+        run_job(Recipe("x", job="tests.runner.test_seeds.seedless"), [], tmp_path, [1])

@@ -57,6 +57,13 @@ def test_every_table_has_the_spread_over_seeds() -> None:
     assert found["Cost"] == [["memit", 0.5, "2.000 ± 1.000"]]
 
 
+def test_memory_of_the_process_is_said_to_be_that() -> None:
+    row = {"seconds_per_edit": 0.5, "peak_rss_bytes": 2.0**21, "peak_cuda_bytes": 2.0**20}
+    [cost] = paper_tables([RunResult("memit", row)], ["cost"])
+    assert cost.columns[2:] == ["process's peak memory so far, MiB", "peak GPU memory, MiB"]
+    assert "what ran before in the same process counts, too" in cost.text
+
+
 def test_many_numbers_of_edits_are_thinned() -> None:
     steps = [float(step) for step in range(1, 101)]
     curves = {"edit/count": Curve(steps, steps), "edit/reliability": Curve(steps, steps)}
