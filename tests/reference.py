@@ -6,6 +6,7 @@ machines that have none). Arguments are anything `numpy.asarray` takes; results 
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -178,14 +179,14 @@ def adopted(base: Any, prior: Any, noise: float, keys: Any, drift: Any) -> torch
 
 
 def rect(update: Any, reference: Any, fraction: float, epsilon: float = 1e-8) -> Array:
-    """RECT entry by entry: sort the relative changes, keep the largest share."""
+    """RECT entry by entry: sort the relative changes, keep the largest share, which is the decimal it is written as."""
     D, W = np.asarray(update), np.asarray(reference)
     scores = sorted(
         ((abs(D[i, j]) / (abs(W[i, j]) + epsilon), i, j) for i in range(D.shape[0]) for j in range(D.shape[1])),
         key=lambda item: item[0],
     )
     result = np.zeros_like(D)
-    for _, i, j in scores[int(D.size * (1 - fraction)) :]:
+    for _, i, j in scores[int(D.size * (1 - Fraction(str(fraction)))) :]:
         result[i, j] = D[i, j]
     return result
 

@@ -67,7 +67,8 @@ class TopKRelativeChange:
 
     def __call__(self, update: Tensor, reference: Tensor) -> Tensor:
         """Keep the top entries of `update` relative to `reference`."""
-        dropped = int(update.numel() * (1 - self.fraction))  # how many are smaller than the smallest kept one
+        # How many are smaller than the smallest kept one: rounded down, but for what 1 - 0.9 is short of 0.1.
+        dropped = math.floor(update.numel() * (1 - self.fraction) + 1e-6)
         if dropped == 0:
             return update
         change = (update.abs() / (reference.abs() + self.epsilon)).to(torch.float64)

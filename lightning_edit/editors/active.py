@@ -133,8 +133,9 @@ class ActiveSet:
         """
         requests, shelf = dict(self.requests), dict(self.shelf)
         known = {**shelf, **requests}
+        replaced_by = {old: key for key, entry in known.items() for old in entry.replaced}
         for key in sorted(set(ids), key=lambda key: -known[key].number if key in known else 0):
-            _check_undoable(key, requests)
+            _check_undoable(key, requests, replaced_by)
             for old in requests.pop(key).replaced:
                 requests[old] = shelf.pop(old)
         return replace(self, requests=dict(sorted(requests.items(), key=lambda item: item[1].number)), shelf=shelf)
@@ -176,12 +177,21 @@ class ActiveSet:
         return all(key in self.requests or key in self.shelf for key in ids)
 
 
-def _check_undoable(key: str, requests: Mapping[str, ActiveRequest]) -> None:
+def _check_undoable(key: str, requests: Mapping[str, ActiveRequest], replaced_by: Mapping[str, str]) -> None:
     """Refuse to undo what is not at work, or not in the ledger."""
     if (entry := requests.get(key)) is None:
-        by = [other for other, entry in requests.items() if key in entry.replaced]
-        state = f"was replaced by {by[0]!r}" if by else "is not at work"
-        raise LedgerError(f"request {key!r} {state}; expected the id of an active request. See `editor.requests`.")
+        state, newest = "is not at work", key
+        while newest in replaced_by and newest not in requests:
+            state = (
+                f"was replaced by {replaced_by[newest]!r}"
+                if newest == key
+                else f"{state}, and that by {replaced_by[newest]!r}"
+            )
+            newest = replaced_by[newest]
+        hint = f" Undo {newest!r} first: what it replaced is at work again then." if newest in requests else ""
+        raise LedgerError(
+            f"request {key!r} {state}; expected the id of an active request.{hint} See `editor.requests`."
+        )
     if not entry.held:
         raise LedgerError(
             f"request {key!r} is no longer in the ledger: this editor's history keeps the latest batch only. "

@@ -5,16 +5,25 @@
 with P the projector onto the directions that the key moment M hardly uses. All active requests are kept.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from lightning_edit.algebra import KeyCovariance, NullSpacePrior, Prior
 from lightning_edit.editors.base import ClosedFormEditor
 from lightning_edit.editors.presets import Preset
 from lightning_edit.errors import EditError
 
+_WEIGHED = (
+    "AlphaEdit's prior is P / L2, which does not weigh ordinary text; expected l2. For one that stays in the null "
+    "space and weighs text inside it, use MEMIT with projected=True, which takes prior_weight and l2."
+)
+
 
 class AlphaEdit(ClosedFormEditor):
     """Least squares within the null space of what the model knows, spread over several blocks.
+
+    There is no `prior_weight` (lambda): for M's metric inside the null space take `MEMIT(projected=True)`.
 
     Args:
         nullspace_threshold: Directions in which M is weaker than this count as unused (the paper's rule); None takes
@@ -22,8 +31,13 @@ class AlphaEdit(ClosedFormEditor):
         nullspace_energy: Instead, the weakest directions count as unused, as many as together hold this share of
             trace(M); does not depend on the scale of keys or the number of tokens.
         l2: Strength of the penalty on the update; None takes the preset's.
-        options: See `ClosedFormEditor`.
+        options: See `ClosedFormEditor`; no `penalty`, which needs a prior of full rank.
     """
+
+    confined = True
+    elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType(
+        dict.fromkeys(("prior_weight", "ridge", "projected"), _WEIGHED)
+    )
 
     def __init__(
         self,

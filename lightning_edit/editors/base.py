@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from lightning_edit.algebra import Deployment, Mode, Penalty, Reference, Restriction, identity
 from lightning_edit.editors.edited_site import Drift
 from lightning_edit.editors.estate import Declaration
+from lightning_edit.editors.exclusions import check_exact_values, check_penalty
 from lightning_edit.editors.presets import Preset
 from lightning_edit.editors.report import EditReport, Guard
 from lightning_edit.editors.residual import Sharing
@@ -42,8 +43,11 @@ class ClosedFormEditor(Upkeep):
             `absorbed` for the newest batch on whatever the last one left.
         drift: What becomes of weight changes between two edits: `adopt` keeps them except on edited keys, `restore`
             cancels them, `ignore` never notices.
-        targets: Read targets on the `live` model with its edits, or on the `base`; with `base` every change rebuilds
-            the whole active set, so that the order of edits does not matter.
+        targets: Read targets on the `live` model with its edits, or on the `base`, the weights before any edit (with
+            what training has taught them since, where drift is adopted). With `base` every change rebuilds the whole
+            active set, so that the order of edits does not matter. Where batches are absorbed there is no such set:
+            then targets alone are read on the base, and keys and what is lacking on the edited model, as published
+            code with a cache of targets does; the order matters as it does with live ones.
         contexts: Texts put before prompts: a list, a number to sample from the model, or None for a fixed list.
         bare_weight: Weight of the bare prompt's key against the mean over contexts; None is the mean over all texts.
         lr: Learning rate of the targets; None takes the preset's, as for the next four.
@@ -68,7 +72,7 @@ class ClosedFormEditor(Upkeep):
         restriction: What stands between the exact update and the deployed one; None deploys the update as it is.
         deployment: How a restriction is applied: `feedback` (each step makes up for what earlier ones left out),
             `flush` (again, until that stops helping), `project_total` (to the whole update since the original weight)
-            or `none` (nothing is made up for).
+            or `none` (nothing is made up for; with noise 0 only where batches are absorbed).
         reference: What a restricted change is relative to: the `current` weight, to which it is added, or the
             `original` one.
         flush_steps: Steps of a flush at most.
@@ -77,9 +81,10 @@ class ClosedFormEditor(Upkeep):
         unrestricted_sweep: Read upper layers with the unrestricted updates in the lower ones, as the published code
             of aligned RECT and PRUNE does: a model that is never deployed.
         penalty: A convex function of the update that the exact weight minimises besides, such as `L1Penalty`; see
-            `lightning_edit/algebra/proximal.py`. Needs a noise and a prior of full rank.
+            `lightning_edit/algebra/proximal.py`. Needs a noise, a prior of full rank and a `deployment` that looks at
+            the whole update.
         conflicts: What becomes of an older request that a new one contradicts: `resolve` replaces it (Labyrinth, Prop.
-            3.5), `append` solves for both, as published code does.
+            3.5), `append` solves for both, as published code does; not with noise 0 where history is kept.
         same_subject: Requests of one batch about one subject whose keys differ, as in "The mother of X" and "The job of
             X": `in_turn` finds each one's target and writes it on a model that carries the one before, `together`
             solves for all of them at once, as published code does. Such keys are nearly parallel, and a joint solution
@@ -90,6 +95,7 @@ class ClosedFormEditor(Upkeep):
     """
 
     noise: float = 1.0  # s; 0 meets values exactly
+    confined: bool = False  # whether the prior confines the update to a null space
     single: bool = False  # edit one layer unless the user names several
     places: tuple[Place, ...] = ("block",)  # where vectors are free; the first one is the target
     nll_after: float | None = None  # weight of the likelihood once targets are said, see `TargetOptions`
@@ -142,6 +148,8 @@ class ClosedFormEditor(Upkeep):
                 raise EditError(f"preserve holds {text!r}; expected `{{}}` once in it, in the subject's place.")
         if passes < 1 or (passes > 1 and targets == "base"):
             raise EditError(f"passes={passes} with targets={targets!r}; expected at least 1, and no more on the base.")
+        check_penalty(penalty, self.noise, self.confined, deployment)
+        check_exact_values(self.noise, history, deployment, conflicts, passes)
         self.drift: Drift = drift
         self.targets: TargetModel = targets
         self.conflicts: Conflicts = conflicts
@@ -175,6 +183,7 @@ class ClosedFormEditor(Upkeep):
                 deployment=Deployment(deployment, restriction or identity, reference, flush_steps, restrict_after),
                 penalty=penalty,
                 compact=compact,
+                from_base=targets == "base",
             )
         )
 

@@ -29,8 +29,10 @@ class CovarianceEditor(ClosedFormEditor):
         nullspace_energy: Instead, the weakest directions count as unused, as many as together hold this share of
             trace(M).
         l2: With `projected`, strength of the penalty on the update beside that of M; None takes the preset's.
-        options: See `ClosedFormEditor`.
+        options: See `ClosedFormEditor`; no `penalty` with `projected`.
     """
+
+    mom2_adjustment: bool | None = True  # false is ROME's Q = I; None takes the preset's, see `ROME`
 
     def __init__(
         self,
@@ -51,11 +53,12 @@ class CovarianceEditor(ClosedFormEditor):
         if nullspace_threshold is not None and nullspace_energy is not None:
             raise EditError("nullspace_threshold and nullspace_energy are two rules for one choice; expected one.")
         self.prior_weight, self.ridge, self.projected = prior_weight, ridge, projected
+        self.confined = projected
         self.nullspace_threshold, self.nullspace_energy, self.l2 = nullspace_threshold, nullspace_energy, l2
         super().__init__(**options)
 
     def make_prior(self, statistics: KeyCovariance, preset: Preset) -> Prior:
-        """(w M + mu I)^-1, or P (w P M P + L2 I)^+ P.
+        """(w M + mu I)^-1, or P (w P M P + L2 I)^+ P, or I without the covariance.
 
         Args:
             statistics: Key moments of the layer.
@@ -68,6 +71,8 @@ class CovarianceEditor(ClosedFormEditor):
             if threshold is None and self.nullspace_energy is None:
                 threshold = preset.nullspace_threshold
             return ProjectedPrior(statistics.moment, weight, threshold, self.nullspace_energy, l2)
+        if not (preset.mom2_adjustment if self.mom2_adjustment is None else self.mom2_adjustment):
+            return RidgePrior(statistics.moment, 0.0, 1.0)
         ridge = preset.ridge if self.ridge is None else self.ridge
         if ridge:
             return RidgePrior(statistics.moment, weight, ridge)

@@ -28,9 +28,18 @@ class EditedSite:
         deployed: The weight after the last write, bit for bit, in its own dtype (d, n).
         deployment: What stands between the exact update and the deployed one, and how it is applied.
         source: Fingerprint of the weight that the first edit found.
+        from_base: Whether targets are read on the weight before any edit.
     """
 
-    def __init__(self, layer: int, ledger: SiteLedger, deployed: Tensor, deployment: Deployment, source: str) -> None:
+    def __init__(
+        self,
+        layer: int,
+        ledger: SiteLedger,
+        deployed: Tensor,
+        deployment: Deployment,
+        source: str,
+        from_base: bool = False,
+    ) -> None:
         self.layer = layer
         self.ledger = ledger
         self.deployed = deployed
@@ -39,7 +48,8 @@ class EditedSite:
         self.restricted = True  # whether the restriction is at work by now, see `Deployment.after`
         self.pending = 0.0  # Frobenius norm of deployed minus exact weight, ignored drift aside
         self.ignored: Tensor | None = None  # all drift so far that must not be noticed (d, n), float64
-        self.origin: Tensor | None = None  # W_b before anything was absorbed, where the deployment asks for it (d, n)
+        self.keeps_origin = from_base or deployment.mode == "project_total" or deployment.reference == "original"
+        self.origin: Tensor | None = None  # W_b before anything was absorbed, if it is kept (d, n)
         self._last = ledger.snapshot()  # the ledger when the weight was deployed last
         self._held: Tensor | None = None  # the deployed weight while the model carries another, for reading (d, n)
 
@@ -53,6 +63,7 @@ class EditedSite:
         deployment: Deployment,
         penalty: Penalty | None = None,
         compact: bool = False,
+        from_base: bool = False,
     ) -> "EditedSite":
         """A site whose base is the weight as it is now.
 
@@ -64,10 +75,11 @@ class EditedSite:
             deployment: What stands between the exact update and the deployed one.
             penalty: What the exact update minimises besides.
             compact: Whether the ledger puts by what it can make again, between deployments.
+            from_base: Whether targets are read on the weight before any edit.
         """
         weight = read_weight(projection).clone(memory_format=torch.contiguous_format)
         ledger = SiteLedger(weight, prior, noise, penalty, compact)
-        return cls(layer, ledger, weight.clone(), deployment, fingerprint(weight))
+        return cls(layer, ledger, weight.clone(), deployment, fingerprint(weight), from_base)
 
     def begin(self, projection: nn.Module, policy: Drift) -> tuple[float, bool]:
         """Look at what moved the weight since the last deployment, and take a stand on it.
@@ -107,13 +119,12 @@ class EditedSite:
             self._held = self._seen(projection).clone()
 
     def enter_base(self, projection: nn.Module) -> None:
-        """Let the model carry the base weight, for reading; a deployment has to follow, and a release.
+        """Let the model carry the weight before any edit, for reading; a deployment has to follow, or `reinstate`.
 
         Args:
             projection: The module.
         """
-        self.hold(projection)
-        write_weight(projection, self._on_top(self.ledger.base.double()))
+        write_weight(projection, self._on_top(self._base))
 
     def release(self, projection: nn.Module) -> None:
         """Deploy from the weight that was put by, if one was.
@@ -148,6 +159,16 @@ class EditedSite:
         else:
             write_weight(projection, self._on_top(self._next(self.ledger.solution(), self._held, restricted=False)))
 
+    def deploy_exactly(self, projection: nn.Module) -> None:
+        """Write the exact weight, whatever the deployment says, and remember what it became.
+
+        Args:
+            projection: The module.
+        """
+        exact = self.ledger.solution()
+        write_weight(projection, self._on_top(exact))
+        self._remember(exact, projection)
+
     def reinstate(self, projection: nn.Module) -> None:
         """Write what was deployed last, bit for bit, into a model that carries something else.
 
@@ -170,8 +191,7 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        asks = self.deployment.mode == "project_total" or self.deployment.reference == "original"
-        if asks and self.origin is None:
+        if self.keeps_origin and self.origin is None:
             self.origin = self.ledger.base
         self.ledger.absorb(self._seen(projection) if self.deployment.mode == "none" else None)
         self._last = self.ledger.snapshot()
@@ -219,6 +239,10 @@ class EditedSite:
         if how.mode == "flush" and not self._deploys_exactly:
             more = how.flush_steps - 1
             flush(exact, became, self._base, how.restriction, lambda w: self._write(projection, w), more, how.reference)
+        self._remember(exact, projection)
+
+    def _remember(self, exact: Tensor, projection: nn.Module) -> None:
+        """What the weight in the model became, and how far from the exact one (d, n) it is."""
         self.deployed = read_weight(projection).clone(memory_format=torch.contiguous_format)
         if not self.deployed.isfinite().all():
             raise LedgerError(
@@ -243,7 +267,7 @@ class EditedSite:
 
     @property
     def _base(self) -> Tensor:
-        """The weight that totals are relative to (d, n), float64."""
+        """The weight before any edit, which totals are relative to (d, n), float64."""
         return (self.ledger.base if self.origin is None else self.origin).double()
 
     def _seen(self, projection: nn.Module) -> Tensor:

@@ -5,15 +5,17 @@ fine-tune, keep adapters, remember examples, or answer out of a text memory. Thi
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
 from lightning_edit.editors.preparation import StatisticsSource
 from lightning_edit.editors.report import EditReport, Guard
 from lightning_edit.editors.storage import load_state, save_state
+from lightning_edit.errors import EditError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 from lightning_edit.targets import TargetOptimizer
@@ -33,6 +35,7 @@ class Editor(ABC):
             only the weights it wrote.
         in_weights: Whether a saved model has the edits in its weights. Where not, the editor has to be saved beside
             it, see `save_edits`.
+        elsewhere: Options that people look for and the method does not have, and the way to what they want.
         made_with: The arguments of its making, so that a file can say how to make another.
     """
 
@@ -40,10 +43,14 @@ class Editor(ABC):
     needs_statistics: bool = False
     acts_on_every_rank: bool = False
     in_weights: bool = True
+    elsewhere: ClassVar[Mapping[str, str]] = MappingProxyType({})
     made_with: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Write down what the editor is made with."""
+        """Write down what the editor is made with; an option that it does not have says where to find it."""
+        for option in options:
+            if option in cls.elsewhere:
+                raise EditError(f"{option}={options[option]!r}: {cls.elsewhere[option]}")
         editor = super().__new__(cls)
         editor.made_with = (args, options)
         return editor

@@ -30,6 +30,7 @@ class EMMET(CovarianceEditor):
         if noise is not None and not 0 <= noise < float("inf"):
             raise EditError(f"noise={noise}; expected a finite number, 0 or more.")
         self._given_noise = noise
+        self.noise = 0.1 if noise is None else noise
         super().__init__(history=history, **options)
 
     def make_noise(self, preset: Preset) -> float:
@@ -38,5 +39,4 @@ class EMMET(CovarianceEditor):
         Args:
             preset: Settings of the model.
         """
-        given = (self._given_noise, preset.noise, 0.1)
-        return next(value for value in given if value is not None)
+        return self.noise if self._given_noise is not None or preset.noise is None else preset.noise

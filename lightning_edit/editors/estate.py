@@ -54,6 +54,7 @@ class Declaration:
         deployment: What stands between the exact update and the deployed one, and how it is applied.
         penalty: What the exact update minimises besides.
         compact: Whether ledgers put by what they can make again, between deployments.
+        from_base: Whether targets are read on the weights before any edit.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Declaration:
     deployment: Deployment
     penalty: Penalty | None
     compact: bool = False
+    from_base: bool = False
 
 
 class Estate:
@@ -149,6 +151,7 @@ class Estate:
                     declared.deployment,
                     declared.penalty,
                     declared.compact,
+                    declared.from_base,
                 )
                 for layer in self.layers
             ]
@@ -210,11 +213,17 @@ class Estate:
         ledger = SiteLedger(saved["base"].to(device), prior, self._noise(), declared.penalty, declared.compact)
         ledger.load_state_dict(saved)
         deployed = state["deployed"].to(device, copy=True)
-        site = EditedSite(layer, ledger, deployed, declared.deployment, state["source"])
+        site = EditedSite(layer, ledger, deployed, declared.deployment, state["source"], declared.from_base)
         site.pending = state["pending"]
         for name in ("ignored", "origin"):
             if (matrix := state.get(name)) is not None:
                 setattr(site, name, matrix.to(device, copy=True))
+        if site.keeps_origin and site.origin is None and declared.history == "absorbed" and self.book.active.applied:
+            raise StateError(
+                "the saved editor did not keep the weights from before its first batch, and this one reads them "
+                "(targets on the base, or a restriction relative to the original weight); expected the saved run's "
+                "options."
+            )
         return site
 
     def _noise(self) -> float:

@@ -10,7 +10,6 @@ length grows with the root of the condition of M: a `ridge` shortens it.
 from typing import Any
 
 from lightning_edit.algebra import L1Penalty
-from lightning_edit.editors.base import Mode
 from lightning_edit.editors.memit import MEMIT
 from lightning_edit.errors import EditError
 
@@ -22,8 +21,8 @@ class L1(MEMIT):
         l1: w, the price of an entry's size; from max |(V - W_b K) K'| on nothing is edited at all.
         tolerance: How small the duality gap has to be, relative to half of ||V - W_b K||^2.
         max_steps: Give up an edit after this many steps of the solver.
-        deployment: As for `ClosedFormEditor`, but for `none`: a penalty always looks at the whole update.
-        options: See `MEMIT`, `CovarianceEditor` and `ClosedFormEditor`.
+        options: See `MEMIT`, `CovarianceEditor` and `ClosedFormEditor`; no `deployment="none"`, since a penalty always
+            looks at the whole update, and no `projected`, since it needs a prior of full rank.
     """
 
     def __init__(
@@ -31,12 +30,9 @@ class L1(MEMIT):
         l1: float = 0.01,
         tolerance: float = 1e-12,
         max_steps: int = 20_000,
-        deployment: Mode = "feedback",
         **options: Any,
     ) -> None:
-        if deployment == "none":
-            raise EditError(f"deployment={deployment!r} with a penalty; expected one that looks at the whole update.")
         if "penalty" in options:
             raise EditError("L1 is a penalty already; expected no such option. Use MEMIT(penalty=...).")
         penalty = L1Penalty(weight=l1, tolerance=tolerance, max_steps=max_steps)
-        super().__init__(penalty=penalty, deployment=deployment, **options)
+        super().__init__(penalty=penalty, **options)

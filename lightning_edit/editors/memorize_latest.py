@@ -26,7 +26,7 @@ class MemorizeLatest(ClosedFormEditor):
         nullspace_threshold: As for `AlphaEdit`.
         nullspace_energy: As for `AlphaEdit`.
         l2: As for `AlphaEdit`.
-        options: See `ClosedFormEditor`.
+        options: See `ClosedFormEditor`; no `history`, which the form decides.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class MemorizeLatest(ClosedFormEditor):
         if nullspace_threshold is not None and nullspace_energy is not None:
             raise EditError("nullspace_threshold and nullspace_energy are two rules for one choice; expected one.")
         self.form, self.projected, self.prior_weight = form, projected, prior_weight
+        self.confined = projected or form == "simplified"
         self.nullspace_threshold, self.nullspace_energy, self.l2 = nullspace_threshold, nullspace_energy, l2
         super().__init__(history="absorbed" if form == "simplified" else "latest", **options)
 

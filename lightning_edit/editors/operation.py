@@ -27,14 +27,17 @@ class Operation:
     Args:
         sweep: The edited layers.
         book: What is at work; the operation's result when it is over.
-        from_base: Whether targets are read on the base weights and every change rebuilds the whole active set.
+        from_base: Whether targets are read on the weights before any edit.
+        rebuilds: Whether every change rebuilds the whole active set from the base.
         unrestricted: Whether upper layers are read with the unrestricted weights in the lower ones, as they always are
-            from the base.
+            in a rebuild.
+        strength: Share of the way to its target that a request goes.
     """
 
     sweep: Sweep
     book: Book
     from_base: bool = False
+    rebuilds: bool = False
     unrestricted: bool = False
     strength: float = 1.0
 
@@ -81,10 +84,12 @@ class Operation:
         self.book = Book(goal, columns, archive)
         returning = [archive[group] for group in groups if group not in columns and group in archive]
         if self.from_base:
-            self.sweep.enter_base()
+            self.sweep.enter_base(hold=self.rebuilds)
         fresh = self._optimize([group for group in groups if group not in columns and group not in archive])
+        if self.from_base and not self.rebuilds:
+            self.sweep.leave_base()
         everything = {**columns, **{c.requests: replace(c, pairs=None) for c in (*returning, *fresh)}}
-        if self.from_base:
+        if self.rebuilds:
             self._spread([everything[group] for group in groups], "set")
         else:
             self.sweep.put_back([column for column in returning if column.pairs])
@@ -127,6 +132,11 @@ class Operation:
             self._optimize(stale, again=True)
             self.rebuild()
 
+    def go_home(self) -> None:
+        """Where no column is left, write the base weights, bit for bit: there is no update left to restrict."""
+        if not self.book.columns:
+            self.sweep.deploy_exactly()
+
     def settle(self) -> None:
         """Absorb the columns into the base and forget them."""
         for site in self.sweep.sites:
@@ -148,7 +158,7 @@ class Operation:
         """Take out the columns that nobody wants any more, put them by, and return the others."""
         gone = [column for group, column in self.book.columns.items() if group not in wanted]
         if gone:
-            pairs = self.sweep.take_out(gone, deploy=not self.from_base)
+            pairs = self.sweep.take_out(gone, deploy=not self.rebuilds)
             put_by = {c.requests: replace(c, pairs=pair) for c, pair in zip(gone, pairs, strict=True)}
             self.book = replace(self.book, archive={**self.book.archive, **put_by})
         return {group: column for group, column in self.book.columns.items() if group in wanted}

@@ -61,7 +61,7 @@ def get_editor(name: str, **options: Any) -> Editor:
     known = option_names(kind)
     if known is not None:
         for option in options:
-            if option not in known:
+            if option not in known and option not in kind.elsewhere:
                 raise EditError(
                     f"editor {name!r} has no option {option!r}{_did_you_mean(option, known)} "
                     f"Expected some of {', '.join(known)}."

@@ -8,10 +8,8 @@ sequence. The key is the mean over contexts, on both sides of the fraction (r-RO
 
 from typing import Any
 
-from lightning_edit.algebra import KeyCovariance, Prior, RidgePrior
 from lightning_edit.editors.base import History
 from lightning_edit.editors.covariance import CovarianceEditor
-from lightning_edit.editors.presets import Preset
 from lightning_edit.editors.residual import Sharing
 
 
@@ -27,7 +25,9 @@ class ROME(CovarianceEditor):
         mom2_adjustment: Use the covariance, as the paper does; false puts Q = I. None takes the preset's: true for the
             models of the paper and those without a preset, false in the only settings that were published for Llama,
             Mistral and Qwen. Of no effect with `projected`.
-        history: `absorbed` is the paper's; `kept` meets all active requests exactly, which needs independent keys.
+        history: `absorbed` is the paper's; `kept` meets all active requests exactly, which needs independent keys. Only
+            with `absorbed` is there a `deployment="none"`, and only with it `conflicts="append"`: where values are met
+            exactly, such a step cannot take a column out, and one key cannot give two values.
         layers: Layers to edit; None takes the preset's, and of several the last.
         prior_weight: w. Only its ratio to `ridge` or `l2` matters here, since values are met exactly anyhow.
         bare_weight: As for `ClosedFormEditor`; here the default is the mean over all texts.
@@ -51,15 +51,3 @@ class ROME(CovarianceEditor):
         self.sharing = Sharing(original_keys=original_keys)
         self.places = ("ffn",) if layers is None or len(layers) == 1 else ("block",)
         super().__init__(history=history, layers=layers, prior_weight=prior_weight, bare_weight=bare_weight, **options)
-
-    def make_prior(self, statistics: KeyCovariance, preset: Preset) -> Prior:
-        """M^-1, or the identity.
-
-        Args:
-            statistics: Key moments of the layer.
-            preset: Settings of the model.
-        """
-        adjusted = preset.mom2_adjustment if self.mom2_adjustment is None else self.mom2_adjustment
-        if adjusted or self.projected:
-            return super().make_prior(statistics, preset)
-        return RidgePrior(statistics.moment, 0.0, 1.0)

@@ -60,11 +60,23 @@ class Sweep:
             for site in self.sites:
                 site.deploy(self.projection(site))
 
-    def enter_base(self) -> None:
-        """Let the model carry its base weights; a deployment has to follow, and a release."""
+    def enter_base(self, hold: bool = True) -> None:
+        """Let the model carry its weights before any edit; a deployment has to follow, and a release, or `leave_base`.
+
+        Args:
+            hold: Put the deployed weights by, so that the weights that follow are unrestricted until the release.
+        """
+        if hold:
+            self.hold()
         with self.report.timed("write"):
             for site in self.sites:
                 site.enter_base(self.projection(site))
+
+    def leave_base(self) -> None:
+        """Let the model carry again what was deployed last."""
+        with self.report.timed("write"):
+            for site in self.sites:
+                site.reinstate(self.projection(site))
 
     def hold(self) -> None:
         """Put the deployed weights by: until `release`, the model carries unrestricted ones."""
@@ -196,6 +208,12 @@ class Sweep:
                 )
                 site.ledger.append([column.id for column in columns], keys, values)
         self.deploy()
+
+    def deploy_exactly(self) -> None:
+        """Write every layer's exact weight, whatever stands between it and a deployed one otherwise."""
+        with self.report.timed("write"):
+            for site in self.sites:
+                site.deploy_exactly(self.projection(site))
 
     def near(self, ids: Sequence[str]) -> list[tuple[str, str]]:
         """Pairs of columns whose keys are nearly equal at every layer, one of them among `ids`.

@@ -29,7 +29,6 @@ class Upkeep(Keeper):
     """
 
     drift: Drift
-    targets: str
     stale_loss: float
     unrestricted_sweep: bool
     sharing: Sharing = Sharing()  # how layers share out what targets lack
@@ -51,7 +50,11 @@ class Upkeep(Keeper):
         """How targets are optimised."""
 
     def undo(self, module: object, ids: Iterable[str] | str, guard: Guard | None = None) -> EditReport:
-        """Take requests back, as if they had never been applied; what they had replaced is at work again.
+        """Take requests back; what they had replaced is at work again.
+
+        The exact weights become what they would be had the requests never been applied. A restricted weight does not:
+        it keeps what the restriction has left out, of the last step with `feedback`, and of all steps, without bound,
+        where the deployment is `none`. Where no request is left in the ledgers, the base weights are written.
 
         Args:
             module: An `EditableModule` or `LanguageModel`.
@@ -126,8 +129,10 @@ class Upkeep(Keeper):
             site.restricted = number >= site.deployment.after
         find = self._optimizer or optimize_targets
         sweep = Sweep(reader, self._estate.sites, self._options(), report, self.sharing, find)
-        from_base = self.targets == "base"
-        operation = Operation(sweep, self._estate.book, from_base, self.unrestricted_sweep, self.strength)
+        from_base, absorbs = self._estate.declaration.from_base, self._estate.declaration.history == "absorbed"
+        operation = Operation(
+            sweep, self._estate.book, from_base, from_base and not absorbs, self.unrestricted_sweep, self.strength
+        )
         with operation.run(self.drift, guard):
             yield operation
         self._estate.book = operation.book
@@ -141,6 +146,7 @@ class Upkeep(Keeper):
         if gone:
             with self._operation(self._estate.open(lm), report, guard) as operation:
                 operation.move(goal)
+                operation.go_home()
         return report
 
     def _maintain(self, module: object, kind: str, guard: Guard | None, refresh: bool = False) -> EditReport:

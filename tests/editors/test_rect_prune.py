@@ -431,12 +431,3 @@ def test_the_twice_applied_restriction_is_the_update_and_the_restricted_update()
 def test_bad_options_are_refused(name: str, options: dict, word: str) -> None:
     with pytest.raises((EditError, LedgerError), match=word):
         get_editor(name, **options)
-
-
-def test_a_penalty_does_not_stay_in_a_null_space(make_lm: Make, make_editor: MakeEditor) -> None:
-    lm = make_lm()
-    before = base_weights(lm, [0, 1])
-    editor = make_editor(lm, "alphaedit", nullspace_energy=0.02, penalty=L1Penalty(weight=0.1), **QUICK)
-    with pytest.raises(LedgerError, match="full rank"):
-        editor.edit(lm, facts(1))
-    assert all(torch.equal(a, b) for a, b in zip(base_weights(lm, [0, 1]), before, strict=True))
