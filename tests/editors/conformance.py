@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
 from lightning_edit import load_edits
 from lightning_edit.editors import get_editor
@@ -98,6 +99,7 @@ CASES: dict[str, Case] = {
     "grace": Case("grace", VALUES, silent=True),
     "wise": Case("wise", {**SIDE, **APART}, "last", silent=True),
     "scr": Case("scr", TEXTS, silent=True, listens=False),
+    "scr by vectors": Case("scr", {**TEXTS, "retriever": "encoder"}, listens=False),  # which finds something always
     "ice": Case("ice", TEXTS, silent=True, listens=False),
     "ike": Case("ike", {**TEXTS, "demonstrations": SHOWN}, silent=True, listens=False),
     "hybrid": Case("hybrid", {"editor": "memit", "editor_options": LEDGER, "memory": TEXTS}),
@@ -123,9 +125,23 @@ def make_editor(name: str, module: EditableModule, folder: Path, statistics: Any
         options["checkpoint"] = str(file := folder / f"{name}.pt")
         if not file.is_file():
             train_network(module.language_model, file)
+    if options.get("retriever") == "encoder":
+        options["retriever"] = str(path := folder / "encoder")
+        if not path.is_dir():
+            write_encoder(module.tokenizer, path)
     editor = get_editor(CASES[name].editor, **options)
     editor.prepare(module, statistics=statistics if editor.needs_statistics else None)
     return editor
+
+
+def write_encoder(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """A tiny random encoder with a model's tokenizer."""
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = BertConfig(**sizes, intermediate_size=32, max_position_embeddings=256, initializer_range=0.5)
+        BertModel(config).save_pretrained(path)
+    tokenizer.save_pretrained(path)
 
 
 def train_network(lm: LanguageModel, path: Path) -> None:

@@ -249,11 +249,39 @@ def test_lm_eval_asks_the_edited_model(name: str, make: Make, build: Build) -> N
     from types import SimpleNamespace
 
     module = make(name)
+    harness = HarnessModel(module.language_model, batch_size=3)
+    asked: list[Any] = [SimpleNamespace(args=(prompt, " the city")) for prompt in PROMPTS]
+
+    def found() -> torch.Tensor:
+        return torch.tensor([log for log, _ in harness.loglikelihood(asked)], dtype=torch.float64)
+
+    clean = found()
     build(name, module).edit(module, facts(2))
-    asked = [SimpleNamespace(args=(prompt, " the city")) for prompt in PROMPTS]
-    found = torch.tensor([log for log, _ in HarnessModel(module.language_model, batch_size=3).loglikelihood(asked)])
+    edited = found()
     expected = log_likelihoods(module.language_model, PROMPTS, ["the city"] * len(PROMPTS), "sum")
-    assert torch.allclose(found.double(), expected.double(), atol=1e-5)
+    assert torch.allclose(edited, expected.double(), atol=1e-5)
+    assert not torch.allclose(edited[:2], clean[:2], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["memit", "grace", "scr"])
+def test_lm_eval_lets_the_edited_model_write(name: str, make: Make, build: Build) -> None:
+    from types import SimpleNamespace
+
+    module = make(name)
+    harness = HarnessModel(module.language_model, batch_size=3)
+    asked: list[Any] = [SimpleNamespace(args=(prompt, {"until": ["\n"], "max_gen_toks": 5})) for prompt in PROMPTS]
+
+    def cut(text: str) -> str:
+        return text.partition("\n")[0].strip()
+
+    clean = harness.generate_until(asked)
+    assert clean == [cut(text) for text in module.generate(PROMPTS, 5)]
+    build(name, module).edit(module, facts(2))
+    edited = harness.generate_until(asked)
+    assert edited == [cut(text) for text in module.generate(PROMPTS, 5)]
+    assert edited[:2] != clean[:2]
+    if CASES[name].silent:
+        assert edited[-len(UNRELATED) :] == clean[-len(UNRELATED) :]
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.silent])

@@ -30,10 +30,12 @@ EDITORS: dict[str, tuple[str, dict[str, Any]]] = {
     "memit": ("memit", {**QUICK, "stale_loss": -10.0}),  # a refresh optimises all targets again
     "ft_l": ("ft_l", {"layers": [1], "steps": 3, "norm_constraint": 0.1}),
     "lora": ("lora", ADAPTER),
+    "adalora": ("adalora", {**ADAPTER, "init_rank": 3}),
     "mend": ("mend", {}),
     "grace": ("grace", {"layer": 1, "radius": 0.05, "lr": 0.5, "steps": 4}),
     "wise": ("wise", {**SIDE, "texts": ["The river is long."], "unrelated": 1}),
     "scr": ("scr", TEXTS),
+    "ice": ("ice", TEXTS),
     "hybrid": ("hybrid", {"editor": "memit", "editor_options": QUICK, "memory": TEXTS}),
     "hybrid of ft": ("hybrid", {"editor": "ft_m", "editor_options": {"layers": [1], "steps": 3}, "memory": TEXTS}),
 }
