@@ -6,7 +6,6 @@ one is played, kept and reported in the files beside it.
 """
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from lightning_edit.jobs.leaderboard_play import Arena, Measuring
 from lightning_edit.jobs.leaderboard_report import make_results
 from lightning_edit.jobs.preparer import KeySource
 from lightning_edit.jobs.stage import load_model
+from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.runner.results import RunResult
 
 LOADS = (Load(1, 20), Load(10, 2), Load(100, 1, 10), Load(500, 1, 10))
@@ -83,16 +83,16 @@ def leaderboard(
     entries = [Entry.read(label, options, shared or {}) for label, options in editors.items()]
     lessons = mend or MENDPlan()
     trained, trouble = None, ""
+    lm = load_model(model, dtype, device)
     if any(entry.wants_mend for entry in entries):
-        trained, trouble = _try_to_train(lessons, model, dtype, device, output / "mend")
+        trained, trouble = _try_to_train(lessons, lm, model, dtype, device, output / "mend")
     if trained is not None:
         entries = [entry.with_mend(trained.checkpoint) for entry in entries]
-    lm = load_model(model, dtype, device)
     stream = draw_stream(requests, max(load.requests for load in plans), seed, choice)
     source, keys = ModelSource(model, dtype), KeySource(requests, corpus, statistics, tokens)
     arena, sources = (
         Arena(lm, stream, measuring or Measuring()),
-        Sources(source, keys, seed, plain(asdict(lessons)), trouble),
+        Sources(source, keys, seed, plain(lessons.settings(lm)), trouble),
     )
     board = Board(lm, source, [*Goals(arena, entries, plans, sources)], CellFolder(output / "cells"))
     board.play(deadline)
@@ -100,10 +100,10 @@ def leaderboard(
 
 
 def _try_to_train(
-    plan: MENDPlan, model: str, dtype: str, device: str | None, folder: Path
+    plan: MENDPlan, lm: LanguageModel, model: str, dtype: str, device: str | None, folder: Path
 ) -> tuple[TrainedMEND | None, str]:
     """MEND's network; what went wrong is the error of its cells, and the other editors go on."""
     try:
-        return train_mend(plan, model, dtype, device, folder), ""
+        return train_mend(plan, lm, model, dtype, device, folder), ""
     except Exception as error:
         return None, f"MEND's network could not be trained: {type(error).__name__}: {error}"

@@ -121,6 +121,18 @@ def find_blocks(model: Any, projection: str | None = None) -> list[str]:
     return _blocks_in(model, model.get_decoder() if hasattr(model, "get_decoder") else model)
 
 
+def ffn_linears(model: nn.Module, site: Site) -> list[str]:
+    """Paths of the linear modules of a site's FFN, in the model's order: those onto its inner width, and the site.
+
+    Args:
+        model: The unwrapped transformers model.
+        site: The FFN's output projection. A fused projection, as in Phi-3, leads onto a multiple of the inner width.
+    """
+    sizes = {f"{site.block}.{name}": _size(linear) for name, linear in _linears(model.get_submodule(site.block))}
+    inward = {path for path, (out, inner) in sizes.items() if inner == site.width and out % site.inner == 0}
+    return [path for path in sizes if path in inward or path == site.name]
+
+
 def _encoder_decoder_blocks(model: Any, projection: str | None) -> list[str]:
     """Paths of the blocks of both stacks."""
     kind = getattr(model.config, "model_type", "")

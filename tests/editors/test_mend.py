@@ -15,7 +15,7 @@ from lightning_edit.editors.examples import example_losses, make_batches, make_e
 from lightning_edit.editors.mend.data import Lessons, MENDLessons
 from lightning_edit.editors.mend.factors import applied, read_factors
 from lightning_edit.editors.mend.network import GradientTransform, MENDNetwork
-from lightning_edit.editors.mend.training import MENDTraining, size_of
+from lightning_edit.editors.mend.training import MENDTraining, ffn_modules, size_of
 from lightning_edit.errors import EditError, RequestError, StateError, StatisticsError
 from lightning_edit.model.adapter_hooks import find_linears
 from lightning_edit.model.language_model import LanguageModel
@@ -185,6 +185,28 @@ def test_lessons_of_the_embedded_world_are_drawn_from_seeds_of_their_own() -> No
     assert batch[0].outer.target == batch[0].edit.target
     assert batch[0].outer.prompt in batch[0].edit.paraphrases
     assert [len(part) for part in data.train_dataloader()] == [3, 3]
+
+
+FEED_FORWARD = {
+    "gpt2": ("mlp.c_fc", "mlp.c_proj"),
+    "gptj": ("mlp.fc_in", "mlp.fc_out"),
+    "gpt_neox": ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
+    "opt": ("fc1", "fc2"),
+    "phi3": ("mlp.gate_up_proj", "mlp.down_proj"),
+    **{name: ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj") for name in ("llama", "mistral", "qwen2", "qwen3")},
+}
+
+
+@pytest.mark.parametrize("family", FEED_FORWARD)
+def test_the_modules_of_any_family_are_those_of_its_ffn(family: str, make_lm: Make) -> None:
+    lm = make_lm(family, num_hidden_layers=4)
+    module = MENDTraining(lm, rank=4)
+    assert module.lm is lm
+    blocks = [site.block for site in lm.sites[-3:]]
+    assert module.network.paths == [f"{block}.{name}" for block in blocks for name in FEED_FORWARD[family]]
+    named = MENDTraining(lm, modules=ffn_modules(lm), rank=4)
+    assert named.network.paths == module.network.paths
+    assert "model" not in module.hparams  # no part of checkpoints
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_edit.editors.examples import example_losses, make_batches, make_examples, target_log_probs
@@ -20,24 +21,26 @@ from lightning_edit.editors.mend.network import MENDNetwork
 from lightning_edit.editors.storage import save_state
 from lightning_edit.model.adapter_hooks import find_linears
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.model.sites import Layer, Site
+from lightning_edit.model.sites import Layer, Site, ffn_linears
 from lightning_edit.model.weights import base_layer, is_transposed
 from lightning_edit.module import EditableModule
 
 FILE = "mend.pt"
-MODULES = ("gate_proj", "up_proj", "down_proj")
-T5_MODULES = (("wi", "wo"), ("wi_0", "wo"))  # of T5, and of T5 v1.1, whose gate alone is updated
 LAST, LAST_OF_EACH = 3, 2  # blocks of a decoder, and of each of two stacks
+NOT_UPDATED = "wi_1"  # of T5 v1.1's FFN the gate alone is updated, as published
 
 
 class MENDTraining(L.LightningModule):
     """Trains the network; at the end of fitting it is written to `mend.pt` in the Trainer's root folder.
 
+    Where a `ModelCheckpoint` of the Trainer monitors a metric, the network is the one that it found best.
+
     Args:
-        model: Hub name or folder of the causal LM or T5-style encoder-decoder that shall be edited.
-        dtype: Precision of its weights.
-        modules: Names of the linear modules that are updated; None takes all three of a gated FFN, or T5's `wi` (`wi_0`
-            in v1.1) and `wo`, as published.
+        model: Hub name or folder of the causal LM or T5-style encoder-decoder that shall be edited, or the language
+            model itself.
+        dtype: Precision of its weights, where it is loaded.
+        modules: Names of the linear modules that are updated; None takes those of the FFN: all three of a gated one,
+            both of others, of T5 `wi` (`wi_0` in v1.1) and `wo`, as published.
         layers: Blocks that they are in, by number or path; None takes the last three, or the last two of encoder and of
             decoder.
         rank: Rank of the network's maps.
@@ -50,7 +53,7 @@ class MENDTraining(L.LightningModule):
 
     def __init__(
         self,
-        model: str = "embedded",
+        model: str | LanguageModel = "embedded",
         dtype: str = "float32",
         modules: Sequence[str] | None = None,
         layers: list[Layer] | None = None,
@@ -62,12 +65,12 @@ class MENDTraining(L.LightningModule):
         locality_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=[] if isinstance(model, str) else ["model"])
         self.lr, self.rate_lr, self.edit_weight, self.locality_weight = lr, rate_lr, edit_weight, locality_weight
-        lm = EditableModule(model, dtype).language_model
+        lm = EditableModule(model, dtype).language_model if isinstance(model, str) else model
         self._base = (lm,)  # in a tuple, since no submodule: neither trained nor saved
         chosen = _last_sites(lm) if layers is None else [lm.site(layer) for layer in layers]
-        paths = find_linears(lm.model, [site.block for site in chosen], modules or _modules_of(lm))
+        paths = find_linears(lm.model, [site.block for site in chosen], modules or ffn_modules(lm))
         self.network = MENDNetwork({path: size_of(lm, path) for path in paths}, rank, rate)
 
     @property
@@ -107,7 +110,11 @@ class MENDTraining(L.LightningModule):
         return torch.optim.Adam(groups)
 
     def on_fit_end(self) -> None:
-        """Write the network for the editor."""
+        """Write the network for the editor: the best one, where a checkpoint of it was kept."""
+        for keeper in self.trainer.checkpoint_callbacks:
+            if isinstance(keeper, ModelCheckpoint) and keeper.monitor and keeper.best_model_path:
+                best = torch.load(keeper.best_model_path, map_location=self.device, weights_only=False)
+                self.load_state_dict(best["state_dict"])
         if self.global_rank == 0:
             self.export(Path(self.trainer.default_root_dir) / FILE)
 
@@ -148,13 +155,27 @@ def _last_sites(lm: LanguageModel) -> list[Site]:
     return [site for stack in stacks for site in stack[-count:]]
 
 
-def _modules_of(lm: LanguageModel) -> Sequence[str]:
-    """Names of the modules that MEND is published for."""
-    if not lm.layout.separate:
-        return MODULES
-    parent = lm.sites[0].name.rpartition(".")[0]
-    known = {name for name, _ in lm.model.get_submodule(parent).named_children()}
-    return next(names for names in T5_MODULES if known.issuperset(names))
+def ffn_modules(lm: LanguageModel) -> list[str]:
+    """Names by which `find_linears` finds the linear modules of the model's FFNs and nothing else.
+
+    Args:
+        lm: The language model.
+
+    Returns:
+        The last part of each one's path, or as many parts as tell it from the block's other modules: `mlp.c_proj` in
+        GPT-2, whose attention has a `c_proj` too.
+    """
+    site = lm.sites[-1]
+    inside = [path for path in ffn_linears(lm.model, site) if not path.endswith(f".{NOT_UPDATED}")]
+    others = [f"{site.block}.{name}" for name, _ in lm.model.get_submodule(site.block).named_modules()]
+    return [_short(path, [other for other in others if other not in inside]) for path in inside]
+
+
+def _short(path: str, others: Sequence[str]) -> str:
+    """The shortest end of a path that no other path has."""
+    parts = path.split(".")
+    ends = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+    return next(end for end in ends if not any(other.endswith(f".{end}") for other in others))
 
 
 def size_of(lm: LanguageModel, path: str) -> tuple[int, int]:
