@@ -58,9 +58,9 @@ def save_edits(module: object, folder: str | PathLike[str], editor: Editor | Non
         write_edited(lm, folder, first)
     finally:
         editor.attach(lm)
-    marks = _fingerprints(editor, lm)
+    marks, state = _fingerprints(editor, lm), editor.state_dict()  # both are gathered where the model is sharded
     if first:
-        _write(Path(folder), lm, editor, marks)
+        _write(Path(folder), lm, editor, marks, state)
 
 
 def load_edits(
@@ -105,7 +105,7 @@ def load_edits(
     return module
 
 
-def _write(folder: Path, lm: LanguageModel, editor: Editor, marks: list[str]) -> None:
+def _write(folder: Path, lm: LanguageModel, editor: Editor, marks: list[str], state: dict[str, Any]) -> None:
     """Write the editor's two files; each is whole or not there, and the first names the second by its hash."""
     writer = Writer()
     document = writer.tree(
@@ -116,7 +116,7 @@ def _write(folder: Path, lm: LanguageModel, editor: Editor, marks: list[str]) ->
             "dtype": str(lm.dtype).removeprefix("torch."),
             "requests": [request.id for request in editor.requests],
             "weights": marks,
-            "state": editor.state_dict(),
+            "state": state,
         }
     )
     _replace(folder / TENSOR_FILE, lambda path: save_file(writer.tensors, path, {"format": "pt"}))

@@ -18,6 +18,7 @@ from torch import Tensor
 from lightning_edit.editors.edited_site import EditedSite
 from lightning_edit.editors.low_rank import Factors, measure_loss, update_factors
 from lightning_edit.editors.site_backup import fingerprint
+from lightning_edit.editors.site_state import whole_ledger
 from lightning_edit.errors import LedgerError
 from lightning_edit.model.language_model import LanguageModel
 
@@ -54,7 +55,7 @@ def export_adapter(
             "there are no columns to export; expected an editor that keeps its edits and has made some. An absorbed "
             "history leaves nothing but the weights: export them merged, or as a delta to the unedited model."
         )
-    exact = {lm.site(site.layer).name: site.ledger for site in sites}
+    exact = {lm.site(site.layer).name: whole_ledger(site) for site in sites}
     factors = {module: update_factors(ledger, rank) for module, ledger in exact.items()}
     ranks = {module: found.rank for module, found in factors.items()}
     config = LoraConfig(
@@ -92,7 +93,7 @@ def base_weight(site: EditedSite) -> Tensor:
         site: An edited site.
     """
     base = site.ledger.base
-    return (base if site.ignored is None else base.double() + site.ignored).to(site.deployed.dtype)
+    return site.rows.gather((base if site.ignored is None else base.double() + site.ignored).to(site.deployed.dtype))
 
 
 def _tensors(factors: Mapping[str, Factors]) -> dict[str, Tensor]:

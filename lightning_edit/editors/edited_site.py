@@ -3,7 +3,8 @@
 Between two edits training may move the weight. Drift is `W_now - W_deployed`, and a policy says what it is:
 `adopt` (training is right about everything but the edits), `restore` (an error that the next deployment cancels) or
 `ignore` (never noticed: updates are added to whatever is there). Rounding on write is measured, never assumed away.
-This file moves weights; it knows neither requests nor how keys and values are found.
+Where several processes share the rows of the weight, a site is about the rows of this one, and each of its methods is
+a collective. This file moves weights; it knows neither requests nor how keys and values are found.
 """
 
 from typing import Literal
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from lightning_edit.algebra import Deployment, Penalty, Prior, SiteLedger, flush, identity, next_weight
 from lightning_edit.editors.site_backup import SiteBackup, fingerprint
 from lightning_edit.errors import LedgerError
-from lightning_edit.model.weights import read_weight, write_weight
+from lightning_edit.model.rows import Rows
+from lightning_edit.model.weights import read_weight
 
 Drift = Literal["adopt", "restore", "ignore"]
 
@@ -24,11 +26,12 @@ class EditedSite:
 
     Args:
         layer: Number of its block.
-        ledger: The exact weight and what it is made of.
-        deployed: The weight after the last write, bit for bit, in its own dtype (d, n).
+        ledger: The exact weight and what it is made of; the own rows of base and values.
+        deployed: The weight after the last write, bit for bit, in its own dtype (d, n); the own rows.
         deployment: What stands between the exact update and the deployed one, and how it is applied.
         source: Fingerprint of the weight that the first edit found.
         from_base: Whether targets are read on the weight before any edit.
+        rows: Which rows are the own ones; all where None.
     """
 
     def __init__(
@@ -39,8 +42,10 @@ class EditedSite:
         deployment: Deployment,
         source: str,
         from_base: bool = False,
+        rows: Rows | None = None,
     ) -> None:
         self.layer = layer
+        self.rows = Rows(len(deployed)) if rows is None else rows
         self.ledger = ledger
         self.deployed = deployed
         self.deployment = deployment
@@ -64,6 +69,7 @@ class EditedSite:
         penalty: Penalty | None = None,
         compact: bool = False,
         from_base: bool = False,
+        rows: Rows | None = None,
     ) -> "EditedSite":
         """A site whose base is the weight as it is now.
 
@@ -76,10 +82,13 @@ class EditedSite:
             penalty: What the exact update minimises besides.
             compact: Whether the ledger puts by what it can make again, between deployments.
             from_base: Whether targets are read on the weight before any edit.
+            rows: The rows that this process works on; all where None.
         """
-        weight = read_weight(projection).clone(memory_format=torch.contiguous_format)
-        ledger = SiteLedger(weight, prior, noise, penalty, compact)
-        return cls(layer, ledger, weight.clone(), deployment, fingerprint(weight), from_base)
+        whole = read_weight(projection)
+        rows = Rows(len(whole)) if rows is None else rows
+        weight = rows.cut(whole).clone(memory_format=torch.contiguous_format)
+        ledger = rows.together(SiteLedger, weight, prior, noise, penalty, compact)
+        return cls(layer, ledger, weight.clone(), deployment, fingerprint(whole), from_base, rows)
 
     def begin(self, projection: nn.Module, policy: Drift) -> tuple[float, bool]:
         """Look at what moved the weight since the last deployment, and take a stand on it.
@@ -91,11 +100,11 @@ class EditedSite:
         Returns:
             The drift's Frobenius norm, and whether the weight has to be deployed again because of it.
         """
-        now = read_weight(projection)
-        if torch.equal(now, self.deployed):
+        now = self.rows.read(projection)
+        if self.rows.all(torch.equal(now, self.deployed)):
             return 0.0, False
         drift = now.double() - self.deployed.double()
-        if not drift.isfinite().all():
+        if not self.rows.all(bool(drift.isfinite().all())):
             raise LedgerError(
                 f"the weight of layer {self.layer} is not finite any more; expected finite weights between edits. "
                 "Training has diverged: go back to an earlier checkpoint."
@@ -106,8 +115,8 @@ class EditedSite:
         elif policy == "adopt":
             self._adopt(drift)
         elif self.deployment.mode == "none":  # which corrects nothing by itself
-            write_weight(projection, self.deployed)
-        return float(drift.norm()), policy != "ignore"
+            self.rows.write(projection, self.deployed)
+        return self.rows.norm(drift), policy != "ignore"
 
     def hold(self, projection: nn.Module) -> None:
         """Put the deployed weight by: until `release`, the model carries unrestricted weights, for reading.
@@ -124,7 +133,7 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        write_weight(projection, self._on_top(self._base))
+        self.rows.write(projection, self._on_top(self._base))
 
     def release(self, projection: nn.Module) -> None:
         """Deploy from the weight that was put by, if one was.
@@ -137,14 +146,14 @@ class EditedSite:
             self._deploy_from(held, projection)
 
     def wanted_output(self, projection: nn.Module, keys: Tensor, residual: Tensor) -> Tensor:
-        """Values (d, m) that make up for a residual, seen from the weight the model carries now.
+        """The own rows of values (d, m) that make up for a residual, seen from the weight the model carries now.
 
         Args:
             projection: The module.
             keys: Keys (n, m).
             residual: What the output lacks (d, m).
         """
-        return self._seen(projection) @ keys + residual
+        return self._seen(projection) @ keys + self.rows.cut(residual)
 
     def deploy(self, projection: nn.Module) -> None:
         """Write the next weight into the model and remember what it became.
@@ -157,7 +166,7 @@ class EditedSite:
         if self._held is None:
             self._deploy_from(self._seen(projection), projection)
         else:
-            write_weight(projection, self._on_top(self._next(self.ledger.solution(), self._held, restricted=False)))
+            self.rows.write(projection, self._on_top(self._next(self._exact(), self._held, restricted=False)))
 
     def deploy_exactly(self, projection: nn.Module) -> None:
         """Write the exact weight, whatever the deployment says, and remember what it became.
@@ -165,8 +174,8 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        exact = self.ledger.solution()
-        write_weight(projection, self._on_top(exact))
+        exact = self._exact()
+        self.rows.write(projection, self._on_top(exact))
         self._remember(exact, projection)
 
     def reinstate(self, projection: nn.Module) -> None:
@@ -175,7 +184,7 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        write_weight(projection, self.deployed)
+        self.rows.write(projection, self.deployed)
 
     def distance(self, projection: nn.Module) -> float:
         """Frobenius norm of what the model carries minus the exact weight, ignored drift aside.
@@ -183,7 +192,7 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        return float((self._seen(projection) - self.ledger.solution()).norm())
+        return self.rows.norm(self._seen(projection) - self._exact())
 
     def absorb(self, projection: nn.Module) -> None:
         """Forget the columns: the base becomes the exact weight, or the deployed one if that is never corrected.
@@ -193,7 +202,8 @@ class EditedSite:
         """
         if self.keeps_origin and self.origin is None:
             self.origin = self.ledger.base
-        self.ledger.absorb(self._seen(projection) if self.deployment.mode == "none" else None)
+        seen = self._seen(projection) if self.deployment.mode == "none" else None
+        self.rows.together(self.ledger.absorb, seen)
         self._last = self.ledger.snapshot()
 
     def backup(self, projection: nn.Module) -> SiteBackup:
@@ -202,7 +212,7 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        weight, ledger = read_weight(projection).clone(), self.ledger.snapshot()
+        weight, ledger = self.rows.read(projection).clone(), self.ledger.snapshot()
         return SiteBackup(weight, ledger, self._last, self.deployed, self.pending, self.ignored, self.origin)
 
     def restore(self, projection: nn.Module, backup: SiteBackup) -> None:
@@ -212,11 +222,20 @@ class EditedSite:
             projection: The module.
             backup: What `backup` gave.
         """
-        write_weight(projection, backup.weight)
+        self.rows.write(projection, backup.weight)
         self.ledger.restore(backup.ledger)
         self._last, self._held = backup.last, None
         self.deployed, self.pending = backup.deployed, backup.pending
         self.ignored, self.origin = backup.ignored, backup.origin
+
+    def moved(self, projection: nn.Module, since: Tensor) -> float:
+        """Frobenius norm of what the model carries minus what it carried.
+
+        Args:
+            projection: The module.
+            since: The own rows of the weight then.
+        """
+        return self.rows.norm(self.rows.read(projection).double() - since.double())
 
     @property
     def _deploys_exactly(self) -> bool:
@@ -227,14 +246,14 @@ class EditedSite:
     def _adopt(self, drift: Tensor) -> None:
         """Let the base take over drift, and with it the weight before anything was absorbed."""
         before = self.ledger.base
-        self.ledger.adopt(drift)
+        self.rows.together(self.ledger.adopt, drift)
         if self.origin is not None:
             moved = self.origin.double() + (self.ledger.base.double() - before.double())
             self.origin = moved.to(self.origin.dtype)
 
     def _deploy_from(self, now: Tensor, projection: nn.Module) -> None:
         """Write the weight that follows on a deployed one (d, n), float64, and remember what it became."""
-        exact, how = self.ledger.solution(), self.deployment
+        exact, how = self._exact(), self.deployment
         became = self._write(projection, self._next(exact, now, self.restricted))
         if how.mode == "flush" and not self._deploys_exactly:
             more = how.flush_steps - 1
@@ -243,13 +262,13 @@ class EditedSite:
 
     def _remember(self, exact: Tensor, projection: nn.Module) -> None:
         """What the weight in the model became, and how far from the exact one (d, n) it is."""
-        self.deployed = read_weight(projection).clone(memory_format=torch.contiguous_format)
-        if not self.deployed.isfinite().all():
+        self.deployed = self.rows.read(projection).clone(memory_format=torch.contiguous_format)
+        if not self.rows.all(bool(self.deployed.isfinite().all())):
             raise LedgerError(
                 f"the edited weight of layer {self.layer} is not finite in {self.deployed.dtype}; expected finite "
                 "entries. Lower the clamp, or give the prior more weight."
             )
-        self.pending = float((self._seen(projection) - exact).norm())
+        self.pending = self.rows.norm(self._seen(projection) - exact)
         self.ledger.rest()
         self._last = self.ledger.snapshot()
 
@@ -257,12 +276,13 @@ class EditedSite:
         """The weight that follows on a deployed one (d, n), float64."""
         how = self.deployment
         restriction = how.restriction if restricted else identity
-        increment = self.ledger.increment(self._last, now) if how.mode == "none" else None
+        apart = self.rows.together
+        increment = apart(self.ledger.increment, self._last, now) if how.mode == "none" else None
         return next_weight(exact, now, self._base, restriction, how.mode, increment, how.reference)
 
     def _write(self, projection: nn.Module, weight: Tensor) -> Tensor:
         """Write a weight (d, n) and return what it became, both without the drift that is ignored."""
-        write_weight(projection, self._on_top(weight))
+        self.rows.write(projection, self._on_top(weight))
         return self._seen(projection).clone()
 
     @property
@@ -270,9 +290,13 @@ class EditedSite:
         """The weight before any edit, which totals are relative to (d, n), float64."""
         return (self.ledger.base if self.origin is None else self.origin).double()
 
+    def _exact(self) -> Tensor:
+        """The own rows of the exact weight, float64."""
+        return self.rows.together(self.ledger.solution)
+
     def _seen(self, projection: nn.Module) -> Tensor:
         """The weight in the model in float64, without the drift that is ignored."""
-        now = read_weight(projection).double()
+        now = self.rows.read(projection).double()
         return now if self.ignored is None else now - self.ignored
 
     def _on_top(self, weight: Tensor) -> Tensor:

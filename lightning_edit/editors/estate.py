@@ -15,6 +15,7 @@ from lightning_edit.algebra import (
     Penalty,
     Prior,
     SiteLedger,
+    identity,
     load_statistics,
     prior_from_state,
 )
@@ -24,8 +25,10 @@ from lightning_edit.editors.edited_site import EditedSite
 from lightning_edit.editors.preparation import how_to_get
 from lightning_edit.editors.presets import Preset, announce, choose_layers, choose_preset
 from lightning_edit.editors.reading import Reader
+from lightning_edit.editors.site_state import own_rows, site_state
 from lightning_edit.errors import StateError, StatisticsError
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.rows import Rows
 from lightning_edit.model.statistics import expected_identity
 from lightning_edit.model.weights import refuse_quantised
 from lightning_edit.targets.columns import Place
@@ -82,6 +85,8 @@ class Estate:
     Args:
         declaration: What the editor is.
     """
+
+    rows_apart = True  # whether processes may solve rows of a weight apart from each other, where nothing is restricted
 
     def __init__(self, declaration: Declaration) -> None:
         self.declaration = declaration
@@ -152,24 +157,18 @@ class Estate:
                     declared.penalty,
                     declared.compact,
                     declared.from_base,
+                    self._rows(lm, layer),
                 )
                 for layer in self.layers
             ]
         return reader
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain containers: all that is needed to go on bit for bit."""
-        sites = {
-            str(site.layer): {
-                "ledger": site.ledger.state_dict(include_prior=self.statistics is None),
-                "deployed": site.deployed,
-                "source": site.source,
-                "pending": site.pending,
-                "ignored": site.ignored,
-                "origin": site.origin,
-            }
-            for site in self.sites
-        }
+        """Tensors and plain containers: all that is needed to go on bit for bit.
+
+        Where processes share the rows of weights, each of them has to call.
+        """
+        sites = {str(site.layer): site_state(site, include_prior=self.statistics is None) for site in self.sites}
         return {
             "version": VERSION,
             "editor": self.declaration.name,
@@ -207,13 +206,15 @@ class Estate:
 
     def _site(self, lm: LanguageModel, layer: int, state: dict[str, Any]) -> EditedSite:
         """A site out of a loaded state, on the model's device."""
-        declared, saved = self.declaration, state["ledger"]
+        declared, rows = self.declaration, self._rows(lm, layer)
+        state = own_rows(state, rows)
+        saved = state["ledger"]
         device = next(lm.projection(layer).parameters()).device
         prior = prior_from_state(saved["prior"]) if saved["prior"] else self._prior(lm, layer)
         ledger = SiteLedger(saved["base"].to(device), prior, self._noise(), declared.penalty, declared.compact)
         ledger.load_state_dict(saved)
         deployed = state["deployed"].to(device, copy=True)
-        site = EditedSite(layer, ledger, deployed, declared.deployment, state["source"], declared.from_base)
+        site = EditedSite(layer, ledger, deployed, declared.deployment, state["source"], declared.from_base, rows)
         site.pending = state["pending"]
         for name in ("ignored", "origin"):
             if (matrix := state.get(name)) is not None:
@@ -225,6 +226,16 @@ class Estate:
                 "options."
             )
         return site
+
+    def _rows(self, lm: LanguageModel, layer: int) -> Rows:
+        """The rows of a layer's weight that this process works on: its own, if no row's solution asks for another's.
+
+        A restriction looks at all entries of an update (RECT) or at its spectrum (PRUNE), and a penalty is minimised to
+        a gap that all rows share.
+        """
+        declared = self.declaration
+        unrestricted = declared.deployment.restriction is identity and declared.penalty is None
+        return Rows.of(lm.projection(layer), shared=self.rows_apart and unrestricted)
 
     def _noise(self) -> float:
         """The ledgers' noise."""

@@ -17,6 +17,7 @@ from lightning_edit.editors.adapter import base_weight, export_adapter
 from lightning_edit.editors.delta_file import Change, write_delta
 from lightning_edit.editors.edited_site import EditedSite
 from lightning_edit.editors.low_rank import Factors, update_factors
+from lightning_edit.editors.site_state import whole_ledger
 from lightning_edit.errors import LedgerError
 from lightning_edit.model.identity import source_name
 from lightning_edit.model.language_model import LanguageModel
@@ -158,7 +159,7 @@ def write_difference(
 
 def _factors(site: EditedSite) -> Factors | None:
     """Factors of the exact update, where it has some."""
-    return update_factors(site.ledger) if len(site.ledger) and site.ledger.penalty is None else None
+    return update_factors(whole_ledger(site)) if len(site.ledger) and site.ledger.penalty is None else None
 
 
 def _write_note(folder: str | PathLike[str], note: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from lightning_edit.editors.book import Book, Group
 from lightning_edit.editors.edited_site import Drift
 from lightning_edit.editors.report import EditRefused, EditReport, Guard
 from lightning_edit.editors.sweep import Placing, Sweep
-from lightning_edit.model.weights import read_weight
 from lightning_edit.requests import EditRequest
 
 
@@ -208,8 +207,7 @@ class Operation:
         """Norms of what changed and of what is still owed."""
         delta = pending = 0.0
         for site, weight in zip(self.sweep.sites, before, strict=True):
-            now = read_weight(self.sweep.projection(site))
-            delta += float((now.double() - weight.double()).norm()) ** 2
+            delta += site.moved(self.sweep.projection(site), weight) ** 2
             pending += site.pending**2
         self.report.delta_norm, self.report.pending_norm = delta**0.5, pending**0.5
         self.report.active = len(self.book.active.requests)

@@ -85,6 +85,8 @@ class SensitiveEstate(Estate):
         editor: The editor.
     """
 
+    rows_apart = False  # directions of the output are made of all rows
+
     def __init__(self, plain: Estate, editor: SensitivityAware) -> None:
         super().__init__(plain.declaration)
         self._editor = editor

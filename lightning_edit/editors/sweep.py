@@ -152,14 +152,14 @@ class Sweep:
             with self.report.timed("solve"):
                 ledger = site.ledger
                 change = {"append": ledger.append, "replace": ledger.replace, "set": ledger.set_columns}[how]
-                change(ids, keys, values)
+                site.rows.together(change, ids, keys, values)
             with self.report.timed("write"):
                 site.deploy(self.projection(site))
 
     def _read(
         self, site: EditedSite, columns: Sequence[ActiveColumn], reading: Reading | None, left: int
     ) -> tuple[Tensor, Tensor]:
-        """Keys (n, m) and values (d, m) at one layer."""
+        """Keys (n, m) and the own rows of values (d, m) at one layer."""
         base = site.ledger.base
         if reading is None:
             return base.new_zeros(base.shape[1], 0).double(), base.new_zeros(base.shape[0], 0).double()
@@ -183,11 +183,13 @@ class Sweep:
         with self.report.timed("solve"):
             pairs: list[dict[int, Pair]] = [{} for _ in columns]
             for site in self.sites:
+                ids = [column.id for column in columns]
                 place = {name: i for i, name in enumerate(site.ledger.ids)}
-                for pair, column in zip(pairs, columns, strict=True):
-                    i = place[column.id]
-                    pair[site.layer] = site.ledger.keys[:, i].clone(), site.ledger.values[:, i].clone()
-                site.ledger.drop([column.id for column in columns])
+                found = [place[name] for name in ids]
+                keys, values = site.ledger.keys[:, found], site.rows.gather(site.ledger.values[:, found])
+                for i, pair in enumerate(pairs):
+                    pair[site.layer] = keys[:, i].clone(), values[:, i].clone()
+                site.ledger.drop(ids)
         if deploy:
             self.deploy()
         return pairs
@@ -206,7 +208,8 @@ class Sweep:
                 keys, values = (
                     torch.stack(part, dim=1).to(site.ledger.base.device) for part in zip(*pairs, strict=True)
                 )
-                site.ledger.append([column.id for column in columns], keys, values)
+                ids = [column.id for column in columns]
+                site.rows.together(site.ledger.append, ids, keys, site.rows.cut(values))
         self.deploy()
 
     def deploy_exactly(self) -> None:

@@ -53,7 +53,7 @@ def read_weight(projection: nn.Module) -> Tensor:
     Args:
         projection: A linear module, possibly wrapped by PEFT.
     """
-    weight = _parameter(projection).detach()
+    weight = parameter(projection).detach()
     if isinstance(weight, DTensor):
         weight = weight.full_tensor()
     return weight.T if is_transposed(projection) else weight  # (d, n)
@@ -64,9 +64,9 @@ def write_weight(projection: nn.Module, value: Tensor) -> None:
 
     Args:
         projection: A linear module, possibly wrapped by PEFT.
-        value: The new weight (d, n), the same on every rank.
+        value: The new weight (d, n); of a sharded one every rank writes its piece of what rank zero gives.
     """
-    weight = _parameter(projection)
+    weight = parameter(projection)
     value = value.detach().T if is_transposed(projection) else value.detach()
     if value.shape != weight.shape:
         raise SiteError(
@@ -107,8 +107,15 @@ def refuse_quantised(projection: nn.Module) -> None:
         )
 
 
-def _parameter(projection: nn.Module) -> Tensor:
-    """The parameter itself; refuses what holds no editable numbers."""
+def parameter(projection: nn.Module) -> Tensor:
+    """The parameter itself, as it is kept; refuses what holds no editable numbers.
+
+    Args:
+        projection: A linear module, possibly wrapped by PEFT.
+
+    Raises:
+        SiteError: It is quantised, or holds no matrix, or one without values.
+    """
     refuse_quantised(projection)
     weight = getattr(base_layer(projection), "weight", None)
     if not isinstance(weight, Tensor) or weight.dim() != 2:

@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from lightning_edit.callbacks import ContinualEdit, EditMonitor, KeyCovarianceTracker
@@ -20,6 +21,7 @@ from lightning_edit.errors import StrategyError
 from lightning_edit.sharded_module import ShardedEditableModule
 from tests.callbacks.training import SaveAt, editing, fit, make_tokenizer, tiny_module
 from tests.survival.ddp_run import STEPS, data
+from tests.survival.fsdp_edits import SCENES, adapted, play, shares
 
 
 def two(tensor_parallel: int = 1) -> dict[str, Any]:
@@ -84,13 +86,16 @@ def refusals(backend: str) -> list[str]:
 
 
 def main() -> None:
-    """Train, resume in the middle, and be refused, on this rank."""
+    """Train, resume in the middle, edit without a Trainer, save, and be refused, on this rank."""
     folder, backend = Path(sys.argv[1]), Path(sys.argv[2]).read_text()
     torch.set_num_threads(1)
     starts = {"whole": None, "resumed": 3}
     results = {name: run(backend, folder, 4, resume=start, **two()) for name, start in starts.items()}
+    mesh = init_device_mesh("cpu", (2,))  # over the processes that the Trainer has started
+    results["scenes"] = {scene: play(backend, scene, mesh) for scene in SCENES}
+    results |= {"shares": shares(mesh), "adapted": adapted(backend, folder, mesh), "refusals": refusals(backend)}
     rank = int(os.environ.get("LOCAL_RANK", "0"))
-    torch.save({**results, "refusals": refusals(backend)}, folder / f"rank{rank}.pt")
+    torch.save(results, folder / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":
