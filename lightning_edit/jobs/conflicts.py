@@ -91,8 +91,8 @@ def conflicts(
             cast, found = Cast(method, lm, moments, optimizer), []
             for seed, stream in streams.items():
                 editor = cast.editor(seed)
-                row = {"editor": method.name, "aligned": editor.aligned, "protocol": protocol_name(stage.evaluator)}
-                result = RunResult("", row)
+                result = RunResult("", {"editor": method.name, "aligned": editor.aligned})
+                result.row["protocol"] = protocol_name(stage.evaluator)
                 stage.remember(editor.layers)
                 for number in range(rounds):
                     _round(stage, editor, stream, number, method.steps, baselines[seed], result)
