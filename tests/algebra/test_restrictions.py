@@ -32,6 +32,16 @@ def test_rect_is_that_of_a_loop(fraction):
     assert int((found != 0).sum()) == 126 - int(126 * (1 - fraction))
 
 
+@pytest.mark.parametrize(
+    ("fraction", "kept"), [(0.9, 18), (0.8, 16), (0.7, 14), (0.6, 12), (0.45, 9), (0.05, 1), (0.35, 7)]
+)
+def test_rect_keeps_the_share_that_is_written_and_not_what_floats_make_of_it(fraction, kept):
+    update, weight = (matrix[:4, :5] for matrix in pair())
+    found = TopKRelativeChange(fraction)(update, weight)
+    assert int((found != 0).sum()) == kept
+    assert torch.equal(found, torch.from_numpy(reference.rect(update, weight, fraction)))
+
+
 def test_rect_with_weights_at_zero_and_ties():
     update, weight = pair()
     weight[0] = 0
