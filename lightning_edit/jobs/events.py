@@ -20,7 +20,7 @@ from lightning_edit.jobs.events_stream import draw_events
 from lightning_edit.jobs.events_world import Taught
 from lightning_edit.jobs.inputs import Choice
 from lightning_edit.jobs.leaderboard_cells import CellFolder
-from lightning_edit.jobs.leaderboard_entries import Entry
+from lightning_edit.jobs.leaderboard_entries import read_entries
 from lightning_edit.jobs.preparer import KeySource
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.runner.results import RunResult
@@ -56,7 +56,7 @@ def events(
         editors: Label to an editor's options; `editor` among them is its name (memit if absent), `batch` the edits of
             an event that it is handed at once, all of them where absent, `shortened` what is less than published, in
             words.
-        shared: Options of all editors that know them.
+        shared: Options of all editors that know them and do not set them. So are `chat` and `system` of the answers.
         model: Hub name or folder of a causal LM with its tokenizer; "embedded" is the embedded world's model.
         requests: ELKEN file, file of triples that `convert_events` wrote, or any request file with groups, local or on
             the Hub (`hf://datasets/...`); "embedded" for events of the embedded world.
@@ -81,7 +81,8 @@ def events(
             f"found loads of {[load.events for load in plans]} events and editors {', '.join(editors)}; expected "
             f"different loads, and no editor with the label {UNEDITED}."
         )
-    entries = [Entry.read(label, options, shared or {}) for label, options in editors.items()]
+    asked = measuring or EventMeasuring()
+    entries = read_entries(editors, shared or {}, asked.answers)
     untrained = [entry.label for entry in entries if entry.wants_mend]
     if untrained:
         raise EditError(
@@ -90,7 +91,7 @@ def events(
         )
     drawn = draw_events(requests, max(load.total for load in plans), seed, choice, taught)
     lm = load_model(model, dtype, device)
-    arena = EventArena(lm, drawn.events, measuring or EventMeasuring())
+    arena = EventArena(lm, drawn.events, asked)
     source, keys = ModelSource(model, dtype), KeySource(requests, corpus, statistics, tokens)
     goals = EventGoals(arena, entries, plans, source, keys, seed)
     board = Board(lm, source, [*goals], CellFolder(output / "cells"))

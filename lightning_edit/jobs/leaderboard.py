@@ -14,7 +14,7 @@ from lightning_edit.jobs.board import Board, ModelSource
 from lightning_edit.jobs.compare import UNEDITED
 from lightning_edit.jobs.inputs import Choice, draw_stream
 from lightning_edit.jobs.leaderboard_cells import CellFolder, Load
-from lightning_edit.jobs.leaderboard_entries import Entry, plain
+from lightning_edit.jobs.leaderboard_entries import plain, read_entries
 from lightning_edit.jobs.leaderboard_goals import Goals, Sources
 from lightning_edit.jobs.leaderboard_mend import MENDPlan, TrainedMEND, train_mend
 from lightning_edit.jobs.leaderboard_play import Arena, Measuring
@@ -54,7 +54,7 @@ def leaderboard(
         output: Folder of the report.
         editors: Label to an editor's options; `editor` among them is its name (memit if absent), `batch` the requests
             it is handed at once where that is not the load's, `shortened` what is less than published, in words.
-        shared: Options of all editors that know them.
+        shared: Options of all editors that know them and do not set them. So are `chat` and `system` of the answers.
         model: Hub name or folder of a causal LM with its tokenizer; "embedded" is the embedded world's model.
         requests: Request file; "embedded" for requests about the embedded world, drawn from the seed.
         loads: Numbers of edits; 1 in 20 groups, 10 in 2, 100 and 500 where absent.
@@ -80,7 +80,8 @@ def leaderboard(
     for file in (corpus, statistics):
         if file is not None and not Path(file).is_file():
             raise EditError(f"found no file {file}, which key statistics should come from; expected it, or another.")
-    entries = [Entry.read(label, options, shared or {}) for label, options in editors.items()]
+    asked = measuring or Measuring()
+    entries = read_entries(editors, shared or {}, asked.answers)
     lessons = mend or MENDPlan()
     trained, trouble = None, ""
     lm = load_model(model, dtype, device)
@@ -91,7 +92,7 @@ def leaderboard(
     stream = draw_stream(requests, max(load.requests for load in plans), seed, choice)
     source, keys = ModelSource(model, dtype), KeySource(requests, corpus, statistics, tokens)
     arena, sources = (
-        Arena(lm, stream, measuring or Measuring()),
+        Arena(lm, stream, asked),
         Sources(source, keys, seed, plain(lessons.settings(lm)), trouble),
     )
     board = Board(lm, source, [*Goals(arena, entries, plans, sources)], CellFolder(output / "cells"))

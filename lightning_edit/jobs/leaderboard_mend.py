@@ -24,8 +24,8 @@ from lightning_edit.model.language_model import LanguageModel
 
 RECORD, LAST = "training.json", "last.ckpt"
 LOSS = "mend/val_loss"
-LOOP = ("accumulate", "validate_every", "patience")
-"""What a plan says of the loop; settings have it where it is not the default, as older ones know nothing of it."""
+LATER = ("accumulate", "validate_every", "patience", "rate")
+"""What plans had not always; settings have it where it is not the default, so that older networks are known again."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class MENDPlan:
             the validation is taken, and a training that was stopped goes on from the last measurement; else the last
             network is taken, and measured once.
         patience: Measurements without a smaller loss after which training ends; as many as there are where absent.
+        rate: Size of the learned rates in the beginning.
     """
 
     steps: int = 20
@@ -65,6 +66,7 @@ class MENDPlan:
     accumulate: int = 1
     validate_every: int | None = None
     patience: int | None = None
+    rate: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.validate_every is None:
@@ -76,8 +78,8 @@ class MENDPlan:
         Args:
             lm: The model it is trained for, which says what its modules are called.
         """
-        defaults = {field.name: field.default for field in fields(self) if field.name in LOOP}
-        known = {key: value for key, value in asdict(self).items() if key not in LOOP or value != defaults[key]}
+        defaults = {field.name: field.default for field in fields(self) if field.name in LATER}
+        known = {key: value for key, value in asdict(self).items() if key not in LATER or value != defaults[key]}
         return {**known, "modules": list(self.modules or ffn_modules(lm))}
 
 
@@ -127,7 +129,7 @@ def train_mend(
         torch.manual_seed(plan.seed)
         trainer = _trainer(plan, device, folder, [stopwatch, *_watching(plan, unfinished)])
         last = unfinished / LAST if (unfinished / LAST).is_file() else None
-        network = MENDTraining(lm, dtype, plan.modules, plan.layers, plan.rank, plan.lr, plan.rate_lr)
+        network = MENDTraining(lm, dtype, plan.modules, plan.layers, plan.rank, plan.lr, plan.rate_lr, plan.rate)
         lessons = MENDLessons(plan.requests, plan.lessons, plan.validation, plan.batch_size, seed=plan.seed)
         trainer.fit(network, datamodule=lessons, ckpt_path=last)
         (measured,) = trainer.validate(network, datamodule=lessons, verbose=False)

@@ -134,7 +134,7 @@ def test_what_a_network_hangs_on_names_the_loop_only_where_it_is_another(lm: Lan
         **{"modules": ["gate_proj", "up_proj", "down_proj"], "rank": 256, "lr": 1e-5, "rate_lr": 1e-4, "seed": 0},
     }
     assert MENDPlan(modules=["gate_proj", "up_proj", "down_proj"]).settings(lm) == plain
-    assert MENDPlan(accumulate=10).settings(lm) == {**plain, "accumulate": 10}
+    assert MENDPlan(accumulate=10, rate=1e-5).settings(lm) == {**plain, "accumulate": 10, "rate": 1e-5}
 
 
 @pytest.mark.parametrize("name", ["leaderboard_paper", "leaderboard", "fairness"])
