@@ -11,8 +11,8 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from lightning_edit.callbacks.at_work import put_to_work, show_editor
 from lightning_edit.callbacks.backbone import resolve_language_model
 from lightning_edit.callbacks.cadence import Cadence
 from lightning_edit.callbacks.commit import build_editor, editor_name
@@ -199,14 +199,14 @@ class ContinualEdit(Callback):
         lm = self.find_language_model(trainer, pl_module)
         self.session.begin(lm, self._find_source(trainer, lm) if trainer.is_global_zero else None)
         self.session.restore(trainer)
-        self._show_editor(pl_module)
+        show_editor(pl_module, self.editor)
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Get key statistics where no tracker is at work; a sharded run has its checkpoint only now."""
         self.session.restore(trainer)
         statistics: Any = self.statistics
         waiting = statistics is None and find_callback(trainer, KeyCovarianceTracker) is not None
-        if waiting or self.session.is_prepared(trainer):
+        if waiting or self.session.statistics.are_there(trainer):
             return
         if statistics is None:
             refuse_sharded_pass(trainer)
@@ -329,33 +329,14 @@ class ContinualEdit(Callback):
             trainer: The Trainer.
             pl_module: The module.
         """
-        session, editor = self.session, self.editor
-        active = editor is not None and bool(editor.requests)
-        if not (active or session.waits):
-            return
-        lm = self.find_language_model(trainer, pl_module)
-        if session.waits or session.edited in (None, lm):
-            session.put_to_work(trainer, lm)
-            self._show_editor(pl_module)
-            for callback in edit_callbacks(trainer):
-                callback.on_put_to_work(trainer, pl_module, lm)
-        elif editor is not None and editor.acts_on_every_rank and getattr(pl_module, "editor", None) is not editor:
-            rank_zero_warn(
-                f"The {len(editor.requests)} edits of {type(editor).__name__} are in another model than this run's, "
-                "which answers without them. Pass the module that was edited, or a checkpoint: ckpt_path=..."
-            )
-
-    def _show_editor(self, pl_module: "pl.LightningModule") -> None:
-        """Let the module have its editor."""
-        if self.editor is not None and isinstance(getattr(pl_module, "editor", None), Editor | None):
-            pl_module.editor = self.editor  # type: ignore[assignment]  # a plain object, no submodule
+        put_to_work(self, trainer, pl_module)
 
     def _commit(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> bool:
         """Hand over what is due and tell whoever wants to know; whether there was anything."""
         wanted = self.edits_per_commit
         if self.max_edits is not None:
             wanted = min(wanted, self.max_edits - self.count)
-        if wanted < 1 or not self.session.ask_tracker(trainer):
+        if wanted < 1 or not self.session.is_ready(trainer):
             return False
         requests = self.session.upcoming(trainer, wanted)
         if not requests:

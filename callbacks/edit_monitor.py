@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
+from lightning_edit.callbacks.asking_alone import ask_alone
 from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.clock import Clock
 from lightning_edit.callbacks.edit_callback import EditCallback
@@ -284,23 +285,6 @@ class EditMonitor(EditCallback):
         editing.put_to_work(trainer, pl_module)
         lm = editing.find_language_model(trainer, pl_module)
 
-        def measure() -> Row | None:
-            active = editing.session.active_requests()
-            known = editing.session.handed_over() or active
-            if not active:
-                rank_zero_warn(
-                    f"EditMonitor found no edits at work in the model, after {editing.count} requests, and asks "
-                    "nothing; expected a model that was edited in this process, or a checkpoint: ckpt_path=... Which "
-                    "requests a control run was given is known in its own process alone."
-                )
-                return None
-            if self.baseline is None:
-                rank_zero_warn(
-                    "EditMonitor has no answers of the unedited model, so locality is left out; expected a checkpoint "
-                    "of a run with EditMonitor among the callbacks."
-                )
-            return self.examiner.examine(lm, self.examiner.comparable(known), active)[0]
-
         with shown(trainer, lm, "asking about edits"):
-            values = on_rank_zero(trainer, measure)
+            values = on_rank_zero(trainer, lambda: ask_alone(self.examiner, editing.session, lm))
         return {} if values is None else self.measured.add(editing.count, trainer.global_step, values)

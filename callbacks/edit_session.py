@@ -4,23 +4,20 @@ Rank zero edits, repairs and reads requests; the others get its weights. Refuses
 loggers and the rest of the Trainer (`ContinualEdit` does).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from lightning_edit.algebra.moments import KeyCovariance
 from lightning_edit.callbacks.bars import shown
 from lightning_edit.callbacks.commit import Commit, Elsewhere, commit
-from lightning_edit.callbacks.edit_callback import find_callback
+from lightning_edit.callbacks.edit_statistics import EditStatistics
 from lightning_edit.callbacks.gate import Gate
-from lightning_edit.callbacks.key_covariance_tracker import KeyCovarianceTracker
 from lightning_edit.callbacks.shared_targets import with_helpers
 from lightning_edit.callbacks.strategies import (
     is_sharded,
     on_rank_zero,
-    share_moments,
     share_state,
     share_weights,
     with_model,
@@ -49,6 +46,7 @@ class EditSession:
         rejected: Ids of those that were left out.
         layers: Layers that are edited.
         source: The requests, on rank zero.
+        statistics: The editor's key statistics.
         gate: What may refuse requests, and hand them to another editor.
         edited: The model that the edits belong to, also when training has ended; None before there is one.
     """
@@ -61,13 +59,13 @@ class EditSession:
         self.rejected: list[str] = []
         self.layers: list[int] = []
         self.source: RequestSource | None = None
+        self.statistics = EditStatistics(editor)
         self.gate: Gate | None = None
         self.edited: LanguageModel | None = None
         self._lm: LanguageModel | None = None  # only while it may be edited
         self._brings_edits = False  # the editor has edited before this run
         self._loaded: dict[str, Any] | None = None
         self._place: dict[str, Any] | None = None  # of a loaded state in a stream that is not there yet
-        self._moments: Mapping[int, KeyCovariance] = {}
         self._said: set[str] = set()
 
     # -- beginning and end -----------------------------------------------------------------------------------------
@@ -128,15 +126,6 @@ class EditSession:
 
     # -- statistics ------------------------------------------------------------------------------------------------
 
-    def is_prepared(self, trainer: "pl.Trainer") -> bool:
-        """Whether the editor has its statistics.
-
-        Args:
-            trainer: The Trainer.
-        """
-        editor = self.editor
-        return editor is None or on_rank_zero(trainer, lambda: editor.prepared)
-
     def prepare(self, trainer: "pl.Trainer", statistics: Any) -> None:
         """Give the editor its statistics.
 
@@ -144,27 +133,18 @@ class EditSession:
             trainer: The Trainer.
             statistics: A file, or moments by layer; what rank zero has counts.
         """
-        editor = self.editor
-        if editor is not None:
-            if is_sharded(trainer) and isinstance(statistics, Mapping):
-                share_moments(trainer, statistics)
-            with_model(trainer, lambda: editor.prepare(self._model(), statistics=statistics))
-            self._moments = statistics if isinstance(statistics, Mapping) else {}
+        self.statistics.give(trainer, self._model(), statistics)
 
-    def ask_tracker(self, trainer: "pl.Trainer") -> bool:
-        """Take the tracker's statistics, if it has seen enough; whether the editor has what it needs.
+    def is_ready(self, trainer: "pl.Trainer") -> bool:
+        """Whether the editor has what it needs to edit; a tracker among the callbacks is asked for it.
 
         Args:
             trainer: The Trainer.
         """
-        if self.is_prepared(trainer):
-            return True
-        tracker = find_callback(trainer, KeyCovarianceTracker)
-        if tracker is None or not on_rank_zero(trainer, tracker.is_ready):
+        ready = self.statistics.ask_tracker(trainer, self._model())
+        if not ready:
             self._say_once("Edits wait: the KeyCovarianceTracker has not seen enough tokens yet.")
-            return False
-        self.prepare(trainer, tracker.freeze())
-        return True
+        return ready
 
     # -- edits -----------------------------------------------------------------------------------------------------
 
@@ -202,7 +182,7 @@ class EditSession:
         self.count += done.count
         self.seconds += done.report.seconds.get("total", 0.0)
         self.rejected += done.rejected
-        self._moments = {}  # what was made from them is in the ledgers now, and so in the editor's state
+        self.statistics.spend()
         return done.report
 
     def repair(self, trainer: "pl.Trainer", refresh: bool = False) -> EditReport | None:
@@ -246,7 +226,7 @@ class EditSession:
             "rejected": list(self.rejected),
             "editor": None if self.editor is None else self.editor.state_dict(),
             "source": self._place if self.source is None else self.source.state_dict(),
-            "moments": {layer: moment.state_dict() for layer, moment in self._moments.items()},
+            "moments": self.statistics.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -275,16 +255,7 @@ class EditSession:
             self._place = None
         if state is not None and self.editor is not None and self._is_here(trainer):
             self.editor.load_state_dict(state["editor"])
-            self._restore_moments(lm, state["moments"])
-
-    def _restore_moments(self, lm: LanguageModel, states: Mapping[int, Any]) -> None:
-        """Statistics that were collected from the training data and have not been used yet."""
-        if self.editor is None or not states:
-            return
-        self._moments = {layer: KeyCovariance(state["size"]) for layer, state in states.items()}
-        for layer, moment in self._moments.items():
-            moment.load_state_dict(states[layer])
-        self.editor.prepare(lm, statistics=self._moments)
+            self.statistics.load_state_dict(lm, state["moments"])
 
     def _is_here(self, trainer: "pl.Trainer") -> bool:
         """Whether this rank's editor is alive."""

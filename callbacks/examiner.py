@@ -102,24 +102,6 @@ class Examiner:
         prompts = locality_prompts(self.evaluator.draw(batch))
         self._before = say(lm, [prompt for prompt in prompts if normalise(prompt) not in changed], self.options)
 
-    def comparable(self, known: Sequence[EditRequest]) -> list[EditRequest]:
-        """Requests with those locality probes alone that the unedited model has answered.
-
-        Args:
-            known: The requests.
-        """
-        answered = {} if self.baseline is None else self.baseline.answers
-        return [
-            dataclasses.replace(
-                one,
-                locality={
-                    kind: tuple(probe for probe in probes if probe.prompt in answered)
-                    for kind, probes in one.locality.items()
-                },
-            )
-            for one in known
-        ]
-
     # -- after edits -----------------------------------------------------------------------------------------------
 
     def base_rates(self, lm: LanguageModel, known: Sequence[EditRequest]) -> dict[str, float]:
