@@ -29,6 +29,7 @@ from lightning_edit.editors.site_state import own_rows, site_state
 from lightning_edit.errors import StateError, StatisticsError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.rows import Rows
+from lightning_edit.model.sharding import reshard
 from lightning_edit.model.statistics import expected_identity
 from lightning_edit.model.weights import refuse_quantised
 from lightning_edit.targets.columns import Place
@@ -140,6 +141,7 @@ class Estate:
             lm: The language model.
         """
         reader = self.attach(lm)
+        reshard(lm.model)
         if self._waiting is not None:
             self.sites = [self._site(lm, layer, self._waiting[str(layer)]) for layer in self.layers]
             self._waiting = None

@@ -17,6 +17,7 @@ from lightning_edit.editors.edited_site import EditedSite
 from lightning_edit.editors.reading import Reader, Reading
 from lightning_edit.editors.report import EditReport
 from lightning_edit.editors.residual import Sharing, mismatch
+from lightning_edit.model.sharding import reshard
 from lightning_edit.requests import EditRequest
 from lightning_edit.targets import TargetOptimizer, TargetOptions, Targets, optimize_targets
 
@@ -47,11 +48,12 @@ class Sweep:
     optimizer: TargetOptimizer = optimize_targets
 
     def projection(self, site: EditedSite) -> torch.nn.Module:
-        """The module of a site.
+        """The module of a site; where the model is sharded, with its pieces, which is what is written.
 
         Args:
             site: One of the sites.
         """
+        reshard(self.reader.lm.model)  # FSDP leaves what its outermost module holds gathered after a forward
         return self.reader.lm.projection(site.layer)
 
     def deploy(self) -> None:
