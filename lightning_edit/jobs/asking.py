@@ -1,10 +1,11 @@
 """What is asked about edits besides the shares over all of them: options that comparing jobs share.
 
 Other decoding, other judges, teacher-forced shares beside what the model writes, the split by confidence, failure modes
-of reasoning, groups, and what inference costs. Knows the order of these; each is done in `evaluation/` and `judges/`.
+of reasoning, groups, tasks, and what inference costs. Knows the order of these; each is done in `evaluation/`,
+`judges/` and `reasoning/`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lightning_edit.judges.build import get_judge, instantiate
 from lightning_edit.judges.failure_modes import FailureModeJudge, mode_shares
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.progress import lent
+from lightning_edit.reasoning import Benchmark
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import RunResult
 
@@ -48,6 +50,10 @@ class Asking:
         locality: Locality probes asked of each request, the kinds taking turns; all where null.
         portability: Portability probes asked of each request, the kinds taking turns; all where null.
         by_kind: Whether kinds of locality and portability probes have columns of their own, such as `locality/near`.
+        tasks: Tasks of reasoning and general ability that the model is given behind the last edit, see
+            `docs/reasoning.md`; none where empty.
+        questions: Questions of each task, the same for all editors; all where null.
+        data_dir: Folder of local data for the tasks; the Hugging Face Hub where absent.
     """
 
     answers: AnswerOptions = field(default_factory=AnswerOptions)
@@ -62,6 +68,9 @@ class Asking:
     locality: int | None = 4
     portability: int | None = 2
     by_kind: bool = False
+    tasks: list[str] = field(default_factory=list)
+    questions: int | None = 30
+    data_dir: str | None = None
 
     def __post_init__(self) -> None:
         limits = {"paraphrases": self.paraphrases, "locality": self.locality, "portability": self.portability}
@@ -85,6 +94,22 @@ class Asking:
             budget, self.paraphrases, self.locality, self.portability, decode=decode, by_kind=self.by_kind,
             options=self.answers, judge=get_judge(self.judge),
         )  # fmt: skip
+
+    def benchmark(self, edits: Iterable[EditRequest]) -> Benchmark | None:
+        """The tasks, asked as edits are: through a chat, with thoughts; None where there are none.
+
+        Args:
+            edits: All edits, whose subjects the embedded world's tasks leave out.
+        """
+        if not self.tasks:
+            return None
+        avoid, how = sorted({request.subject for request in edits if request.subject}), self.answers
+        benchmark = Benchmark(
+            self.tasks, self.questions, data_dir=self.data_dir, batch_size=how.batch_size, chat=how.chat,
+            system=how.system, reasoning=how.reasoning, avoid=avoid,
+        )  # fmt: skip
+        benchmark.prepare()  # a file that is missing is missed before anything is edited
+        return benchmark
 
     def ticks(self, count: int, steps: int) -> int:
         """How often a progress bar moves while one editor plays.

@@ -21,6 +21,7 @@ from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Stage, Table, Weights, distance, load_model
+from lightning_edit.jobs.task_scores import task_scores
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.runner.results import RunResult, Scalar
 
@@ -84,8 +85,9 @@ def compare(
         unedited: Whether the clean model has a row, too.
         device: Where the model goes; the first GPU, or else the CPU, where absent.
         asking: How edits are asked about: chat and reasoning, judge, confidence, failure modes, latency, how many
-            probes; groups of edits, each from the clean model, instead of one sequence. What is measured of a sequence
-            alone (steps, measurements, tables, abilities, a reference) cannot stand beside groups.
+            probes, tasks of reasoning; groups of edits, each from the clean model, instead of one sequence. What is
+            measured of a sequence alone (steps, measurements, tables, abilities, tasks, a reference) cannot stand
+            beside groups.
     """
     if reference is not None and reference not in editors:
         raise EditError(f"found reference={reference!r}, expected one of {', '.join(editors)}")
@@ -94,12 +96,19 @@ def compare(
     asking = asking or Asking()
     if asking.groups:
         own = [f"{label}: {options['in_steps']}" for label, options in editors.items() if "in_steps" in options]
-        of_a_sequence = {"steps": steps, "in_steps": own, "measurements": measurements, "tables": tables}
-        check_groups(asking.groups, count, of_a_sequence | {"abilities": abilities, "reference": reference})
+        of_a_sequence: dict[str, object] = {
+            "steps": steps,
+            "in_steps": own,
+            "measurements": measurements,
+            "tables": tables,
+        }
+        of_a_sequence |= {"abilities": abilities, "reference": reference, "tasks": asking.tasks}
+        check_groups(asking.groups, count, of_a_sequence)
     lm = load_model(model, dtype, device)
     evaluator = asking.evaluator(budget, decode)
     stage = Stage(lm, evaluator, 4 if measurements is None else measurements, tables or ())
     streams = {seed: draw_stream(requests, count, seed, choice) for seed in seeds or [0, 1, 2]}
+    benchmark = asking.benchmark(request for stream in streams.values() for request in stream)
     with show_progress(lm, "asking the clean model"):
         baselines = {seed: evaluator.measure_baseline(lm, stream) for seed, stream in streams.items()}
     methods = {
@@ -122,7 +131,7 @@ def compare(
                 | forced_shares(asking.forced(lm, stream, evaluator))
                 for seed, stream in streams.items()
             ]
-            asked = ask_abilities()
+            asked = ask_abilities() | task_scores(benchmark, lm)
         about: dict[str, Scalar] = {"edits": 0, "protocol": protocol_name(evaluator)}
         results[UNEDITED] = summarise(UNEDITED, [RunResult("", {**about, **row, **asked}) for row in rows])
     finals: dict[int, Weights] = {}  # of the reference, by seed
@@ -142,6 +151,7 @@ def compare(
                     who["steps"] = parts = methods[label].steps
                     played = stage.play(editor, stream, parts, baselines[seed], tick, ask_abilities)
                     asking.finish(played, lm, editor, stream, evaluator, stage.outcomes, untouched[seed], folder)
+                    played.row |= task_scores(benchmark, lm)
                 played.row = who | played.row
                 if reference is not None:
                     final = stage.weights(editor.layers)

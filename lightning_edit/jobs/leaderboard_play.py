@@ -27,6 +27,7 @@ from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.evaluation.cost import Latency, measure_latency, peak_cuda, peak_rss, state_bytes
 from lightning_edit.jobs.leaderboard_cells import Load
 from lightning_edit.jobs.protocols import evaluate_in_groups, protocol_name
+from lightning_edit.jobs.task_scores import task_scores
 from lightning_edit.judges.build import get_judge
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.reasoning import Benchmark
@@ -164,12 +165,7 @@ class Arena:
 
     def abilities(self) -> dict[str, float]:
         """The number of each task, and the mean of those that are shares."""
-        if self._benchmark is None:
-            return {}
-        scores = self._benchmark.run(self.lm)
-        found = {f"reasoning/{name}": score.score for name, score in scores.items()}
-        shares = [score.score for score in scores.values() if "perplexity" not in score.metric]
-        return {**found, **({"reasoning/mean": fmean(shares)} if shares else {})}
+        return task_scores(self._benchmark, self.lm)
 
     def latency(self, group: Sequence[EditRequest]) -> tuple[Latency, float] | None:
         """Time of a fixed number of new tokens behind a group's first prompts, and processor time of it all.
