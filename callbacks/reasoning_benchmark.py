@@ -53,7 +53,8 @@ class ReasoningBenchmark(EditCallback):
         seed: Seed of their choice.
         data_dir: Folder of local data; None reads the Hugging Face Hub.
         num_fewshot: Worked examples before each question; None for what the task says, which is none.
-        max_new_tokens: Longest answer where a task allows a longer one; None lets each have its way.
+        max_new_tokens: Longest answer where a task allows a longer one; None lets each have its way. With `reasoning`
+            as many tokens again are for the thoughts, 8,192 where it is None.
         batch_size: Prompts in one forward.
         chat: Ask through the tokenizer's chat template.
         system: What the system says first in a chat.
