@@ -79,6 +79,7 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "phi3": Architecture("mlp.down_proj", note="gate and up projection fused"),
         "qwen2": Architecture("mlp.down_proj"),
         "qwen3": Architecture("mlp.down_proj"),
+        "qwen3_5_text": Architecture("mlp.down_proj", note="linear attention in three of four blocks"),
         "smollm3": Architecture("mlp.down_proj"),
         "stablelm": Architecture("mlp.down_proj", parallel=lambda config: config.use_parallel_residual),
         "starcoder2": Architecture("mlp.c_proj", note="bias"),

@@ -278,8 +278,9 @@ def test_published_numbers_arrive_and_fit_their_models(make_lm: Make) -> None:
     assert gradient_presets()["ft_l"]["gpt2-xl"].norm_constraint == 5e-4
     assert gradient_presets()["ft_m"]["gpt2-xl"].norm_constraint is None
     assert gradient_presets()["ft_l"]["llama-2-7b"].layers == (21,)
-    lm = make_lm()  # of three blocks, nearest to a model of 32
-    assert find_settings(lm, "ft_m").layers == (1,)
+    assert gradient_presets()["ft_l"]["llama-3.2-3b"].layers == (21,)
+    lm = make_lm()  # of three blocks, nearest to a model of 28
+    assert find_settings(lm, "ft_m").layers == (2,)
     assert find_settings(lm, "ft_l", "Mistral-7B").norm_constraint == 5e-5
     with pytest.raises(EditError, match="ft_l has no preset 'x'; expected one of default"):
         find_settings(lm, "ft_l", "x")

@@ -36,6 +36,9 @@ def test_every_model_has_settings_with_a_source_and_a_layer_it_has(editor: str) 
         ("gpt2-xl", "grace", {"layer": 35, "steps": 200, "lr": 1.0, "radius": 1.0, "start": "cold"}),
         ("gpt-j-6b", "grace", {"layer": 25, "steps": 200, "replacement": "last", "stop_loss": 0.0}),
         ("qwen3-14b", "grace", {"layer": 18, "steps": 50}),
+        ("qwen3.5-9b", "grace", {"layer": 18, "steps": 50, "radius": 5.0}),
+        ("llama-3.2-3b", "grace", {"layer": 27, "steps": 50, "radius": 1.0}),
+        ("llama-3.2-3b", "wise", {"layer": 27, "lr": 1.0, "steps": 70, "ratio": 0.88, "chat": False}),
         (
             "llama-2-7b",
             "wise",

@@ -33,9 +33,11 @@ PARAMETERS = {  # millions, as the models' cards say
     "llama-2-13b": 13016,
     "llama-3-8b": 8030,
     "llama-3.1-8b": 8030,
+    "llama-3.2-3b": 3213,
     "deepseek-r1-distill-llama-8b": 8030,
     "mistral-7b": 7242,
     "qwen2.5-7b": 7616,
+    "qwen3.5-9b": 8954,
     "qwen3-14b": 14768,
 }
 
@@ -115,7 +117,11 @@ def test_every_number_has_a_source(name: str) -> None:
         ("llama-3-8b", "AlphaEdit", {"layers": (4, 5, 6, 7, 8), "lr": 0.1, "clamp": 0.75, "l2": 10}),
         ("llama-3-8b", "ROME", {"layers": (5,), "lr": 0.5, "clamp": 4, "mom2_adjustment": False}),
         ("llama-3.1-8b", "PRUNE", {"lr": 0.1, "clamp": 0.75, "prior_weight": 15_000}),
+        ("llama-3.2-3b", "MEMIT", {"layers": (4, 5, 6, 7, 8), "clamp": 4, "lr": 0.5, "prior_weight": 15_000}),
+        ("llama-3.2-3b", "PMET", {"steps": 25, "clamp": 1, "weight_decay": 0.5}),
+        ("llama-3.2-3b", "EMMET", {"layers": (5,), "prior_weight": 100_000, "noise": 0.1}),
         ("qwen2.5-7b", "AlphaEdit", {"clamp": 4, "l2": 1}),
+        ("qwen3.5-9b", "AlphaEdit", {"layers": (4, 5, 6, 7, 8), "clamp": 4, "l2": 1, "nullspace_threshold": 0.02}),
         ("qwen3-14b", "MemorizeLatest", {"layers": (4, 5, 6, 7, 8), "l2": 1, "nullspace_threshold": 0.02}),
     ],
 )
@@ -176,7 +182,7 @@ def test_settings_of_the_nearest_model_are_scaled_by_shape(tokenizer: PreTrained
 
 
 def test_the_nearest_model_is_of_the_same_architecture_if_there_is_one() -> None:
-    assert nearest_sheet((2048, 8192, 16), "llama").name == "llama-2-7b"
+    assert nearest_sheet((2048, 8192, 16), "llama").name == "llama-3.2-3b"
     assert nearest_sheet((4096, 14336, 36), "qwen3").name == "qwen3-14b"
     assert nearest_sheet((1280, 5120, 36), "gpt_neox").name == "gpt2-xl"
 

@@ -25,6 +25,7 @@ MORE = {  # architectures of the table that have no family fixture
     "granite": {**COMMON, "residual_multiplier": 0.5},
     "olmo": COMMON,
     "olmo3": COMMON,
+    "qwen3_5_text": {**COMMON, "head_dim": 8, "layer_types": ["full_attention"] * LAYERS},
     "smollm3": COMMON,
     "stablelm": {**COMMON, "use_parallel_residual": True},
     "starcoder2": COMMON,
