@@ -86,5 +86,6 @@ def _numbers(cell: Cell) -> str:
 
 def _short(value: object) -> str:
     if isinstance(value, list):
-        return "+".join(map(str, value))
+        records = any(isinstance(one, dict) for one in value)  # such as demonstrations
+        return str(len(value)) if records else "+".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 
+from lightning_edit.data.world import World, world_requests
+from lightning_edit.editors.registry import EDITORS
+from lightning_edit.editors.retrieval.ike import Example
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import AnswerOptions
 from lightning_edit.jobs.leaderboard_entries import Entry, read_entries
+from lightning_edit.requests import EditRequest
 from lightning_edit.runner.recipe import Recipe, load_recipe
 
 PAPERS = ["leaderboard", "leaderboard_paper", "leaderboard_events", "fairness"]
@@ -77,3 +81,14 @@ def test_the_papers_recipes_sample_contexts_and_teach_grace_in_the_chat(name: st
         assert given["grace"]["chat"] is True
     else:
         assert given["alphaedit+scr"]["editor_options"]["contexts"] == 5
+
+
+def test_the_leaderboard_has_every_published_editor_and_examples_for_ike() -> None:
+    arguments = load_recipe("leaderboard").arguments
+    used = {options["editor"] for options in arguments["editors"].values()}
+    assert set(EDITORS) - used == {"l1", "sensitivity_aware", "memorize_latest", "hybrid"}  # why: docs/leaderboard.md
+    most, seed = max(load["edits"] * load.get("groups", 1) for load in arguments["loads"]), arguments["seed"]
+    edited = {request.subject for request in world_requests(World(), most, seed)}
+    examples = arguments["editors"]["ike"]["demonstrations"]
+    assert not edited & {one["subject"] for one in examples}
+    assert all(set(Example.of(EditRequest.from_dict(one)).uses) == {"copy", "update", "retain"} for one in examples)
