@@ -1,6 +1,8 @@
 """Folders are whole, whatever the live model's weights are wrapped in."""
 
+import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
@@ -36,3 +38,17 @@ def test_compiled_models_are_saved_as_what_they_are(tiny_model, tokenizer, tmp_p
 def test_only_one_process_writes(tiny_model, tokenizer, tmp_path):
     save_folder(tiny_model("gpt2"), tokenizer, tmp_path / "nothing", write=False)
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["wrapped", "inside its wrapper"])
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_an_adapter_on_tied_weights_changes_only_what_it_is_on(tiny_model, tokenizer, tmp_path, inside):
+    model = get_peft_model(tiny_model("gpt2"), LoraConfig(r=2, target_modules=["wte"], init_lora_weights=False))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    save_folder(model.get_base_model() if inside else model, tokenizer, tmp_path / "merged")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    text = torch.arange(12)[None]
+    with torch.no_grad():
+        says = model.eval()(input_ids=text).logits
+        again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()(input_ids=text).logits
+    assert float((again - says).norm() / says.norm()) < 1e-6

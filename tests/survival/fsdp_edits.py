@@ -1,6 +1,6 @@
 """Edits without a Trainer, on a model that is cut over the processes there are, and on a whole one; and its folders."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,13 @@ SCENES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "rect": ("llama", "rect", {}),
     "conv1d": ("gpt2", "memit", {"compact": True}),
 }
+FEW = {**QUICK, "steps": 2}
 ADAPTER = {"r": 2, "target_modules": ["down_proj", "q_proj"]}
-Cut = Callable[[nn.Module], None]
 
 
-def cut_over(mesh: DeviceMesh, lm: LanguageModel) -> None:
-    """Cut a model into pieces, block by block."""
-    for module in (*(lm.block(layer) for layer in range(lm.num_layers)), lm.model):
+def cut_over(mesh: DeviceMesh, lm: LanguageModel, by_blocks: bool = True) -> None:
+    """Cut a model into pieces, block by block or at once; what is cut at once stays gathered after a forward."""
+    for module in (*(lm.block(layer) for layer in range(lm.num_layers) if by_blocks), lm.model):
         fully_shard(module, mesh=mesh)
 
 
@@ -65,8 +65,8 @@ def play(backend: str, scene: str, mesh: DeviceMesh | None = None) -> dict[str, 
     lm = make_module(backend, family).language_model
     statistics = collect_statistics(lm, texts(20), LAYERS)
     if mesh is not None:
-        cut_over(mesh, lm)
-    given = {key: value for key, value in {**QUICK, **options}.items() if value is not None}
+        cut_over(mesh, lm, by_blocks=scene != "alphaedit")
+    given = {key: value for key, value in {**FEW, **options}.items() if value is not None}
     editor = get_editor(name, **given)
     assert isinstance(editor, ClosedFormEditor)
     editor.prepare(lm, statistics=statistics)
@@ -128,7 +128,7 @@ def adapted(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict[
     statistics = collect_statistics(lm, texts(20), LAYERS)
     if mesh is not None:
         cut_over(mesh, lm)
-    editor = get_editor("memit", **QUICK)
+    editor = get_editor("memit", **FEW)
     assert isinstance(editor, ClosedFormEditor)
     editor.prepare(lm, statistics=statistics)
     editor.edit(lm, requests(2))
