@@ -40,7 +40,8 @@ def test_a_model_is_edited_measured_and_saved(
     before, after = run(tmp_path, *names, "--edits_per_commit=2", *STRONG)
     assert before["reliability"] == 0.0
     assert before["target_likelier_than_old"] == 0.0
-    assert before["protocol"] == after["protocol"] == "greedy-24, to sentence, exact_match, by probes, locality unedited"
+    protocol = "greedy-24, to sentence, exact_match, by probes, locality unedited"
+    assert before["protocol"] == after["protocol"] == protocol
     assert after["reliability"] >= 0.75
     assert after["target_likelier_than_old"] == 1.0
     assert (after["editor"], after["aligned"], after["edits"]) == ("memit", True, 4)
