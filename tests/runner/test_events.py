@@ -179,7 +179,7 @@ def test_finished_cells_are_not_played_again(
 ) -> None:
     first = play(model_folder, elken, tmp_path, minutes=0)
     assert [result.row for result in first] == [{}, {}, {}]
-    assert first[0].notes[-1].startswith("5 cells were not played yet, run again to go on: unedited (0), memit (1)")
+    assert first[0].notes[-2].startswith("5 cells were not played yet, run again to go on: unedited (0), memit (1)")
     whole = play(model_folder, elken, tmp_path)
     played: list[str] = []
     alone = EventArena.play

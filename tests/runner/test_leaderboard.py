@@ -239,7 +239,7 @@ def test_the_papers_editors_run_on_a_folder_and_a_file(
 def test_recipes_agree_with_each_other() -> None:
     board, paper = load_recipe("leaderboard"), load_recipe("leaderboard_paper")
     assert board.as_published().arguments == paper.arguments
-    assert list(board.arguments["editors"]) == list(paper.arguments["editors"])
+    assert [name for name in board.arguments["editors"] if name != "ike"] == list(paper.arguments["editors"])
     for name in ("leaderboard", "fairness"):
         fast = load_recipe(name).shortened().arguments
         assert fast["editors"] == load_recipe(name).arguments["editors"]  # all editors, smaller sizes

@@ -11,7 +11,9 @@ from tokenizers.models import WordLevel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from lightning_edit.cli import main
+from lightning_edit.editors.emmet import EMMET
 from lightning_edit.editors.preset_sheet import shipped_presets
+from lightning_edit.editors.rome import ROME
 from lightning_edit.jobs.cast import Declared
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.runner.job import find_job, job_parser
@@ -44,7 +46,8 @@ def test_its_editors_can_be_made_and_its_model_has_a_preset(name: str) -> None:
     for options in declared.values():
         shared = {**(recipe.arguments.get("shared") or {}), **(recipe.arguments.get("options") or {})}
         editor = Declared.read(options, {**shared, "contexts": []}, 20).build()  # to sample some, it would have to run
-        assert editor.attach(lm) == list(sheet.families[sheet.family].values["layers"])
+        layers, stretch = editor.attach(lm), list(sheet.families[sheet.family].values["layers"])
+        assert layers == stretch or (type(editor) in (ROME, EMMET) and len(layers) == 1 and layers[0] in stretch)
 
 
 def test_its_output_has_a_folder_of_its_own_and_others_have_none(
