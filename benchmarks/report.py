@@ -83,4 +83,6 @@ def write(rows: Sequence[Row], folder: Path, command: str) -> list[Path]:
 
 def _reading(row: Row, ratio: float) -> str:
     """A ratio in words: what more work costs, or how much faster the same work is."""
-    return f"{100 * (ratio - 1):+.1f} %" if row.overhead else f"{1 / ratio:.3g} x"
+    if row.overhead:
+        return f"{100 * (ratio - 1):+.1f} %"
+    return f"{1 / ratio:.3g} x" if ratio else "none seen"  # a peak that stayed below an earlier one

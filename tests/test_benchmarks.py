@@ -59,6 +59,10 @@ def test_more_work_is_told_as_what_it_costs() -> None:
     assert cells(row)[-1] == "under +1.0 %"
 
 
+def test_a_peak_below_an_earlier_one_is_no_error() -> None:
+    assert "none seen" in cells(Row("memory", "a step", "the rest", 0.0, 0.0, 0.0, 0.0, 0.01, 1))
+
+
 def test_ways_take_turns_and_ratios_are_taken_within_a_round() -> None:
     order: list[str] = []
 
