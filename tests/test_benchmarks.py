@@ -60,7 +60,7 @@ def test_more_work_is_told_as_what_it_costs() -> None:
 
 
 def test_a_peak_below_an_earlier_one_is_no_error() -> None:
-    assert "none seen" in cells(Row("memory", "a step", "the rest", 0.0, 0.0, 0.0, 0.0, 0.01, 1))
+    assert "none seen" in cells(timing.Row("memory", "a step", "the rest", 0.0, 0.0, 0.0, 0.0, 0.01, 1))
 
 
 def test_ways_take_turns_and_ratios_are_taken_within_a_round() -> None:
