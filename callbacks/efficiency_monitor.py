@@ -17,7 +17,7 @@ from lightning_edit.callbacks.strategies import on_rank_zero
 from lightning_edit.callbacks.watching import find_editing
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError, StrategyError
-from lightning_edit.evaluation.cost import TOKENS, Latency, measure_latency, peak_cuda, peak_rss, state_bytes
+from lightning_edit.evaluation.cost import TOKENS, Latency, measure_latency, peak_cuda, peak_rss, reset_peak_cuda, state_bytes
 from lightning_edit.requests import EditRequest
 
 VERSION = 1
@@ -76,6 +76,10 @@ class EfficiencyMonitor(EditCallback):
         return {**phases, **last}
 
     # -- the Trainer's hooks ---------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
+        """Begin the count of the device's peak memory anew: another run of this process has left its own."""
+        reset_peak_cuda(trainer.strategy.root_device)
 
     def on_before_edit(
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", requests: Sequence[EditRequest]

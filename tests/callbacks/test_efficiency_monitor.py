@@ -66,6 +66,14 @@ def test_the_untouched_model_is_timed_before_the_first_edit(
     assert order == [(0, ("Anna 0 lives in",)), (4, ("Anna 0 lives in",))]
 
 
+def test_the_peak_of_an_earlier_run_does_not_count(trained_backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh: list[str] = []
+    monkeypatch.setattr(module_under_test, "reset_peak_cuda", lambda device: fresh.append(device.type))
+    watch = [editing(editor=None), EfficiencyMonitor(runs=0)]
+    fit(tiny_module(trained_backend), stream(trained_backend, requests(2)), watch, max_steps=2)
+    assert fresh == ["cpu"]
+
+
 def test_a_control_run_has_sizes_and_no_phases(trained_backend: str) -> None:
     watch = EfficiencyMonitor(runs=0)
     fit(tiny_module(trained_backend), stream(trained_backend, requests(2)), [editing(editor=None), watch], max_steps=2)
