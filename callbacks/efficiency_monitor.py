@@ -17,7 +17,15 @@ from lightning_edit.callbacks.strategies import on_rank_zero
 from lightning_edit.callbacks.watching import find_editing
 from lightning_edit.editors.report import EditReport
 from lightning_edit.errors import StateError, StrategyError
-from lightning_edit.evaluation.cost import TOKENS, Latency, measure_latency, peak_cuda, peak_rss, reset_peak_cuda, state_bytes
+from lightning_edit.evaluation.cost import (
+    TOKENS,
+    Latency,
+    measure_latency,
+    peak_cuda,
+    peak_rss,
+    reset_peak_cuda,
+    state_bytes,
+)
 from lightning_edit.requests import EditRequest
 
 VERSION = 1
