@@ -112,7 +112,12 @@ class ReasoningBenchmark(EditCallback):
         """The last number of each task, and the unedited model's, as plain values for a table."""
         last = {name: value for row in self.history[-1:] for name, value in row.items() if name not in PLACE}
         before = {f"reasoning/{name}_before": value for name, value in self.baseline.items() if name in last}
-        return {**{f"reasoning/{name}": value for name, value in last.items()}, **before}
+        protocol = "; ".join(f"{name}: {self.benchmark.protocol(name)}" for name in self.benchmark.tasks)
+        return {
+            **{f"reasoning/{name}": value for name, value in last.items()},
+            **before,
+            "reasoning/protocol": protocol,
+        }
 
     # -- the Trainer's hooks ---------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ given back as it was. Refuses to know when to measure.
 import importlib.util
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,7 +125,17 @@ class Benchmark:
                 scores |= self._world_tasks.run(lm, ranks, self._batch_size)
             if self._harness is not None:
                 scores |= self._ask_harness(self._harness, lm, ranks)
-        return {name: scores[name] for name in self.tasks}
+        return {name: replace(scores[name], protocol=self.protocol(name)) for name in self.tasks}
+
+    def protocol(self, name: str) -> str:
+        """How a task's questions are put, in words that can stand beside its number.
+
+        Args:
+            name: Name of the task.
+        """
+        if name in WORLD_TASKS:
+            return "bare"
+        return ("chat" if self._chat else "bare") + (", thoughts" if self._reasoning else "")
 
     def _ask_harness(self, harness: "Harness", lm: LanguageModel, ranks: Ranks) -> dict[str, TaskScore]:
         from lightning_edit.reasoning.harness_model import HarnessModel

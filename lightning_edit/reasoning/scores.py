@@ -12,9 +12,11 @@ class TaskScore:
         metric: What it is called: `acc`, `perplexity`, ...
         count: Questions that were asked.
         metrics: All metrics by name, that one among them.
+        protocol: How the questions were put: in a chat or bare, with thoughts or without.
     """
 
     score: float
     metric: str
     count: int
     metrics: dict[str, float] = field(default_factory=dict)
+    protocol: str = ""

@@ -102,6 +102,7 @@ def test_numbers_are_logged_and_monitored(tmp_path: Path, runs: Counter) -> None
     assert watch.baseline == {"world_two_hop": 1, "world_two_hop/f1": 0.5}
     summary = watch.summary()
     assert (summary["reasoning/world_two_hop"], summary["reasoning/world_two_hop_before"]) == (3, 1)
+    assert summary["reasoning/protocol"] == "world_two_hop: bare"
 
 
 def test_validate_test_and_predict_ask_once_each(tmp_path: Path, runs: Counter) -> None:

@@ -78,6 +78,13 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(options: dict[s
         Benchmark(**{"tasks": ["world_two_hop"], **options})
 
 
+def test_a_score_says_how_its_questions_were_put() -> None:
+    plain = Benchmark(["world_arithmetic", "gsm8k"])
+    thinking = Benchmark(["world_arithmetic", "gsm8k"], chat=True, reasoning=True)
+    assert [plain.protocol(name) for name in plain.tasks] == ["bare", "bare"]
+    assert [thinking.protocol(name) for name in thinking.tasks] == ["bare", "chat, thoughts"]
+
+
 def test_a_run_leaves_no_trace(lm: LanguageModel, tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install lightning-edit[eval]")
     import lm_eval.api.task
