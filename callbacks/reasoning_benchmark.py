@@ -111,6 +111,8 @@ class ReasoningBenchmark(EditCallback):
     def summary(self) -> dict[str, float | int | str | bool]:
         """The last number of each task, and the unedited model's, as plain values for a table."""
         last = {name: value for row in self.history[-1:] for name, value in row.items() if name not in PLACE}
+        if not last:
+            return {}
         before = {f"reasoning/{name}_before": value for name, value in self.baseline.items() if name in last}
         protocol = "; ".join(f"{name}: {self.benchmark.protocol(name)}" for name in self.benchmark.tasks)
         return {
