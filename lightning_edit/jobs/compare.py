@@ -19,11 +19,11 @@ from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
 from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.jobs.shared_targets import SharedTargets
-from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Stage, Table, Weights, distance, load_model
 from lightning_edit.jobs.task_scores import task_scores
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.runner.results import RunResult, Scalar
+from lightning_edit.runner.spread import summarise
 
 UNEDITED = "unedited"
 

@@ -23,11 +23,11 @@ from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import EMBEDDED, Choice, draw_stream, gather_moments, read_requests
 from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.jobs.shared_targets import SharedTargets
-from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.judge import exact_match
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import Curve, RunResult
+from lightning_edit.runner.spread import summarise
 
 POOL = 500  # requests of the embedded world whose answers are drawn from
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from lightning_edit.jobs.cell_results import Shape, cells_as_result, remarks, with_protocol
 from lightning_edit.jobs.compare import UNEDITED
 from lightning_edit.jobs.leaderboard_cells import Cell
-from lightning_edit.jobs.spread import ONE_SEED
 from lightning_edit.runner.results import ReportTable, RunResult, Scalar
+from lightning_edit.runner.spread import ONE_SEED
 
 CELLS = "events.csv"
 FIRST = ("events", "groups", "asked_events", "edits")

@@ -27,11 +27,11 @@ from lightning_edit.errors import EditError
 from lightning_edit.jobs.cast import Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
-from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.results import Curve, RunResult
+from lightning_edit.runner.spread import summarise
 
 
 def interference(

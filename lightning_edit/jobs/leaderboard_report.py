@@ -11,8 +11,8 @@ from lightning_edit.jobs.leaderboard_cells import Cell
 from lightning_edit.jobs.leaderboard_entries import Entry
 from lightning_edit.jobs.leaderboard_mend import TrainedMEND
 from lightning_edit.jobs.leaderboard_tables import all_tables
-from lightning_edit.jobs.spread import ONE_SEED
 from lightning_edit.runner.results import ReportTable, RunResult, Scalar
+from lightning_edit.runner.spread import ONE_SEED
 
 NUMBERS = ("layers", "layer", "steps", "lr", "rank", "stop_loss", "ratio", "radius", "prior_weight", "batch_size")
 """Settings that the table of settings shows, where an editor has them."""

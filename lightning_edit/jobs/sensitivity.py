@@ -19,11 +19,11 @@ from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
 from lightning_edit.jobs.shared_targets import SharedTargets
-from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.heatmap import Panel, draw_heatmaps
 from lightning_edit.runner.results import RunResult
+from lightning_edit.runner.spread import summarise
 
 Rule = Literal["energy", "threshold"]
 

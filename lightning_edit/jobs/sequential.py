@@ -24,13 +24,13 @@ from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
-from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Plays, Stage, load_model
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.model.weights import write_weight
 from lightning_edit.requests import EditRequest
 from lightning_edit.runner.palette import COLOURS, LINES, MARKERS
 from lightning_edit.runner.results import RunResult
+from lightning_edit.runner.spread import summarise
 
 Way = Literal["recorded", "rebuilt", "live", "naive"]
 FLOOR = 1e-16  # what is drawn for a distance of 0

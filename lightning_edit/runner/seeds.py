@@ -12,10 +12,10 @@ from inspect import signature
 from statistics import fmean, stdev
 from typing import Any
 
-from lightning_edit.jobs.spread import ONE_SEED, summarise
 from lightning_edit.runner.cells import with_spread
 from lightning_edit.runner.merge import Config, RecipeError
 from lightning_edit.runner.results import ReportTable, RunResult, Scalar
+from lightning_edit.runner.spread import ONE_SEED, summarise
 
 MARK = "/seed-"
 """What stands between a run's label and the seed, in the label of one of its repetitions."""

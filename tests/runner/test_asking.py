@@ -13,7 +13,6 @@ from lightning_edit.jobs.asking import Asking
 from lightning_edit.jobs.asking_groups import play_in_groups
 from lightning_edit.jobs.compare import compare
 from lightning_edit.jobs.failure_tables import SHOWN_CASES, case_table
-from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Stage
 from lightning_edit.judges.failure_modes import FailureCase
 from lightning_edit.llm import Reply
@@ -23,6 +22,7 @@ from lightning_edit.requests import EditRequest
 from lightning_edit.runner.job import job_parser
 from lightning_edit.runner.recipe import load_recipe
 from lightning_edit.runner.results import RunResult
+from lightning_edit.runner.spread import summarise
 from tests.editors.test_grouped_protocols import Scripted
 from tests.scripted import ScriptedLM
 

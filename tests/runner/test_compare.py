@@ -15,10 +15,10 @@ from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Evaluator
 from lightning_edit.jobs.asking import Asking
 from lightning_edit.jobs.compare import compare
-from lightning_edit.jobs.spread import summarise
 from lightning_edit.jobs.stage import Stage
 from lightning_edit.module import EditableModule
 from lightning_edit.runner.results import Curve, RunResult
+from lightning_edit.runner.spread import summarise
 
 
 class Refusing(MEMIT):

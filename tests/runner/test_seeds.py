@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from lightning_edit.cli import main
-from lightning_edit.jobs.spread import ONE_SEED
 from lightning_edit.runner.job import run_job
 from lightning_edit.runner.merge import RecipeError
 from lightning_edit.runner.recipe import Recipe
 from lightning_edit.runner.results import ReportTable, RunResult
 from lightning_edit.runner.seeds import read_seeds, seeded
+from lightning_edit.runner.spread import ONE_SEED
 from tests.runner.test_training import RECIPE, read
 
 QUIET = ("--trainer.logger=false", "--trainer.max_steps=4")
