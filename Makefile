@@ -4,8 +4,9 @@
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p && break; done)
 BIN := $(VENV)/bin
-# Files of tests go to a few processes, whole, since tests of one file share what is slow to make.
-PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+# Files of tests go to a few processes, whole, since tests of one file share what is slow to make, and in the order that
+# tests/conftest.py gives them: long ones first.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 DOCS_READY := $(VENV)/.docs-ready
 
