@@ -1,7 +1,8 @@
 """`ContinualEdit`: knowledge edits as a part of training.
 
-Knows when edits and repairs happen, where requests come from, and what a checkpoint must hold. Refuses to know how an
-edit is computed (the editor does) and how good it is (`EditMonitor` asks).
+Knows when edits and repairs happen, and what a checkpoint must hold. Refuses to know where requests come from
+(`request_origin.py`), what happens around a commit (`due_commit.py`), how an edit is computed (the editor does) and how
+good it is (`EditMonitor` asks).
 """
 
 from collections.abc import Sequence
@@ -16,20 +17,18 @@ from lightning_edit.callbacks.at_work import put_to_work, show_editor
 from lightning_edit.callbacks.backbone import resolve_language_model
 from lightning_edit.callbacks.cadence import Cadence
 from lightning_edit.callbacks.commit import build_editor, editor_name
-from lightning_edit.callbacks.companions import check_companions, check_sharded, refuse_sharded_pass
-from lightning_edit.callbacks.edit_callback import edit_callbacks, find_callback
+from lightning_edit.callbacks.companions import check_companions, check_sharded
+from lightning_edit.callbacks.due_commit import commit_due
 from lightning_edit.callbacks.edit_session import EditSession
-from lightning_edit.callbacks.key_covariance_tracker import KeyCovarianceTracker
-from lightning_edit.callbacks.scalars import log_scalars, write_to_loggers
-from lightning_edit.callbacks.statistics_pass import statistics_of_training_data
+from lightning_edit.callbacks.first_statistics import get_statistics
+from lightning_edit.callbacks.request_origin import RequestOrigin
+from lightning_edit.callbacks.scalars import write_to_loggers
 from lightning_edit.callbacks.strategies import check_strategy, is_sharded
-from lightning_edit.data.source import Limit, RequestSource, request_source
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.report import EditReport
-from lightning_edit.errors import RequestError, StrategyError
+from lightning_edit.errors import StrategyError
 from lightning_edit.model.language_model import LanguageModel
 
-LOGGED = ("seconds_per_edit", "delta_norm", "pending_norm", "drift_norm")  # of an EditReport
 RepairAt = Literal["validation", "checkpoint", "end"]
 
 
@@ -113,7 +112,7 @@ class ContinualEdit(Callback):
         self.on_bad: Literal["raise", "skip"] = on_bad
         self._find = (backbone, tokenizer, projection)
         self._lm: LanguageModel | None = None
-        self._own_source: RequestSource | None = None
+        self._origin = RequestOrigin()
         self._repaired: tuple[RepairAt, int] | None = None
         self._hands_off = False  # averaged weights are swapped in, or training has failed
         self._ended = False  # the work of `on_train_end` is done
@@ -197,23 +196,15 @@ class ContinualEdit(Callback):
     def on_fit_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Find the model, the layers to edit and the requests; go on where a checkpoint stopped, if only to say so."""
         lm = self.find_language_model(trainer, pl_module)
-        self.session.begin(lm, self._find_source(trainer, lm) if trainer.is_global_zero else None)
+        on_zero = trainer.is_global_zero
+        self.session.begin(lm, self._origin.find(trainer, lm, self.requests, self.on_bad) if on_zero else None)
         self.session.restore(trainer)
         show_editor(pl_module, self.editor)
 
     def on_train_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Get key statistics where no tracker is at work; a sharded run has its checkpoint only now."""
         self.session.restore(trainer)
-        statistics: Any = self.statistics
-        waiting = statistics is None and find_callback(trainer, KeyCovarianceTracker) is not None
-        if waiting or self.session.statistics.are_there(trainer):
-            return
-        if statistics is None:
-            refuse_sharded_pass(trainer)
-            lm = self.find_language_model(trainer, pl_module)
-            layers, tokens = self.session.layers, self.statistics_tokens
-            statistics = statistics_of_training_data(trainer, pl_module, lm, layers, tokens)
-        self.session.prepare(trainer, statistics)
+        get_statistics(self, trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: "pl.Trainer", pl_module: "pl.LightningModule", outputs: Any, batch: Any, batch_idx: int
@@ -225,7 +216,7 @@ class ContinualEdit(Callback):
         worn = self.repairs.due(trainer.global_step, None)
         if worn and self.refresh:  # before a commit, which brings edits back too but renews no targets
             self.repair(trainer, refresh=True)
-        edited = due and self._commit(trainer, pl_module)
+        edited = due and commit_due(self, trainer, pl_module)
         if worn and not edited and not self.refresh:
             self.repair(trainer)
 
@@ -235,12 +226,12 @@ class ContinualEdit(Callback):
         """Make up for the end of an epoch that a resumed run has skipped."""
         epoch = self.cadence.missed_epoch(trainer)
         if epoch is not None and self.should_edit(epoch=epoch):
-            self._commit(trainer, pl_module)
+            commit_due(self, trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Edit at the end of an epoch that is due."""
         if self.cadence.new_epoch(trainer) and self.should_edit(epoch=trainer.current_epoch):
-            self._commit(trainer, pl_module)
+            commit_due(self, trainer, pl_module)
 
     def on_validation_start(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> None:
         """Repair before validation; from here on averaged weights may be swapped in."""
@@ -306,7 +297,7 @@ class ContinualEdit(Callback):
         self.session.load_state_dict(state_dict)
         self.cadence.load_state_dict(state_dict["cadence"])
 
-    # -- edits -----------------------------------------------------------------------------------------------------
+    # -- the model -------------------------------------------------------------------------------------------------
 
     def find_language_model(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> LanguageModel:
         """The language model under edit.
@@ -330,38 +321,3 @@ class ContinualEdit(Callback):
             pl_module: The module.
         """
         put_to_work(self, trainer, pl_module)
-
-    def _commit(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> bool:
-        """Hand over what is due and tell whoever wants to know; whether there was anything."""
-        wanted = self.edits_per_commit
-        if self.max_edits is not None:
-            wanted = min(wanted, self.max_edits - self.count)
-        if wanted < 1 or not self.session.is_ready(trainer):
-            return False
-        requests = self.session.upcoming(trainer, wanted)
-        if not requests:
-            return False
-        for callback in edit_callbacks(trainer):
-            callback.on_before_edit(trainer, pl_module, requests)
-        report = self.session.apply(trainer, requests)
-        values: dict[str, float] = {"edit/count": self.count}
-        if self.editor is not None:
-            values |= {f"edit/{name}": getattr(report, name) for name in LOGGED}
-        log_scalars(trainer, pl_module, values)
-        for callback in edit_callbacks(trainer):
-            callback.on_after_edit(trainer, pl_module, requests, report)
-        return True
-
-    def _find_source(self, trainer: "pl.Trainer", lm: LanguageModel) -> RequestSource:
-        """The requests that were given, or those of the DataModule."""
-        if self.requests is not None:
-            limit = Limit(lm.tokenizer, lm.max_length)
-            self._own_source = self._own_source or request_source(self.requests, self.on_bad, limit)
-            return self._own_source
-        found = getattr(getattr(trainer, "datamodule", None), "request_source", None)
-        if not isinstance(found, RequestSource):
-            raise RequestError(
-                "ContinualEdit found no edit requests; expected some in ContinualEdit(requests=...), or an EditStream "
-                "as the DataModule of trainer.fit. Pass a path, a list, a queue or another iterable."
-            )
-        return found

@@ -4,15 +4,14 @@
 no statistics, and whatever it runs, the model is afterwards as it was.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lightning_edit.chat import Chat
 from lightning_edit.errors import RequestError, SiteError
 from lightning_edit.model.borrowing import borrow
 from lightning_edit.model.causal import CausalLayout
@@ -20,7 +19,7 @@ from lightning_edit.model.encoding import Encoded, Span, last_token, pad, paddin
 from lightning_edit.model.identity import model_identity
 from lightning_edit.model.last_tokens import Kind, read_last_tokens
 from lightning_edit.model.layout import Layout
-from lightning_edit.model.prompt_memory import PromptMemory
+from lightning_edit.model.prompt_memory import MemoryPlace
 from lightning_edit.model.prompt_scope import PromptScope
 from lightning_edit.model.seq2seq import layout_of
 from lightning_edit.model.sites import Layer, Site, find_blocks, find_sites, unwrap
@@ -29,7 +28,7 @@ from lightning_edit.progress import Progress
 BATCH_SIZE = 32
 
 
-class LanguageModel:
+class LanguageModel(MemoryPlace):
     """A transformers causal LM or T5-style encoder-decoder with its tokenizer and its FFN sites.
 
     Blocks are named by their number, or by their path in the transformers model, such as `decoder.block.3`. The number
@@ -49,7 +48,6 @@ class LanguageModel:
         progress: Hears how far work on the model has come, see `lightning_edit/progress.py`; nobody by default.
     """
 
-    memory: PromptMemory | None = None
     progress: Progress = Progress()
     layout: Layout = CausalLayout()
 
@@ -194,42 +192,6 @@ class LanguageModel:
         """
         rows = tokenize(self.tokenizer, texts)
         return [last_token(text, row[1], span) for text, row, span in zip(texts, rows, spans, strict=True)]
-
-    # -- what stands before the model ------------------------------------------------------------------------------
-
-    def recall(self, prompts: Sequence[str], chat: Chat | None = None) -> list[str]:
-        """What the model is given instead of prompts: the prompts, with what a memory has to say to them.
-
-        Equal prompts are looked up once. While the memory works it has the bare model.
-
-        Args:
-            prompts: The prompts.
-            chat: How they will be put through the chat template, which happens afterwards.
-        """
-        memory = self.memory
-        if memory is None:
-            return list(prompts)
-        distinct = list(dict.fromkeys(prompts))
-        with self.without_memory():
-            told = dict(zip(distinct, memory.rewrite(self, distinct, chat), strict=True))
-        return [told[prompt] for prompt in prompts]
-
-    @contextmanager
-    def with_memory(self, memory: PromptMemory | None) -> Iterator[None]:
-        """Let another memory stand before the model for a while.
-
-        Args:
-            memory: The memory; None for none.
-        """
-        before, self.memory = self.memory, memory
-        try:
-            yield
-        finally:
-            self.memory = before
-
-    def without_memory(self) -> AbstractContextManager[None]:
-        """Ask the bare model for a while, for those who must not see what a memory adds."""
-        return self.with_memory(None)
 
     # -- activations -----------------------------------------------------------------------------------------------
 
