@@ -1,11 +1,9 @@
 """Geometry on two gloo processes: samples cut in two, uneven shares, one process with nothing, and it is one stream."""
 
-import socket
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from lightning_edit.geometry import (
     Accumulation,
@@ -17,6 +15,7 @@ from lightning_edit.geometry import (
     spectrum,
 )
 from tests.geometry.synthetic import known, randn
+from tests.ranks import in_two_processes
 
 SIGMA = 20 * torch.logspace(0, -4, 6, dtype=torch.float64)
 BEFORE = known(60, SIGMA).rows
@@ -51,8 +50,7 @@ def computed(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: metric.compute() for name, metric in metrics.items()}
 
 
-def _work(rank: int, port: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _work(rank: int) -> dict[str, Any]:
     parts = {"uneven": [slice(0, 13), slice(13, 60)], "one has nothing": [slice(0, 60), slice(0, 0)]}
     found = {}
     for name, shares in parts.items():
@@ -60,23 +58,19 @@ def _work(rank: int, port: int, folder: str) -> None:
         found[name] = computed(metrics)
         if shares[rank].stop:  # local again after the reduction
             assert metrics["spectrum"].spectrum().count == shares[rank].stop - shares[rank].start
-    torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_measure_as_one(tmp_path: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_work, (port, str(tmp_path)), nprocs=2)
+    ranks = in_two_processes(_work, tmp_path)
     expected = computed(everything(slice(0, 60)))
     assert expected["spectrum"]["samples"] == 60
     assert expected["spectrum"]["condition"].item() == pytest.approx(1e4, rel=1e-3)
     assert expected["first order"]["ratio"].item() == pytest.approx(0.9, abs=0.1)
-    for rank in range(2):
-        for name, found in torch.load(tmp_path / f"{rank}.pt").items():
+    for rank, parts in enumerate(ranks):
+        for name, found in parts.items():
             for metric, values in found.items():
                 for key, value in values.items():
                     wanted = expected[metric][key]

@@ -1,11 +1,9 @@
 """The shares of right answers: values, kinds, states that survive half precision, and sums over processes."""
 
-import socket
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 
 from lightning_edit.errors import EditError
@@ -18,6 +16,7 @@ from lightning_edit.metrics import (
     share_right,
     share_right_by_kind,
 )
+from tests.ranks import in_two_processes
 
 ALL = [Reliability, Generalization, Locality, LocalityGold, Portability]
 KINDS = ("near", "same", "far")
@@ -88,23 +87,18 @@ def test_collection_keeps_the_keys_apart() -> None:
     assert values == {"locality": 1, "locality/a": 1, "portability": 0, "portability/a": 0}
 
 
-def _work(rank: int, port: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _work(rank: int) -> dict[str, torch.Tensor]:
     plain, kinds = Reliability(), Locality(kinds=KINDS)
     plain.update([True] if rank == 0 else [True, False, False])
     kinds.update([True, False] if rank == 0 else [False], ["near", "near"] if rank == 0 else ["same"])
-    torch.save({"plain": plain.compute(), **kinds.compute()}, f"{folder}/{rank}.pt")
+    found = {"plain": plain.compute(), **kinds.compute()}
     assert plain.total.item() == (1 if rank == 0 else 3)  # local again after the reduction
-    torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.mark.slow
 def test_two_processes_add_up(tmp_path: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_work, (port, str(tmp_path)), nprocs=2)
-    for rank in range(2):
-        result = {key: value.item() for key, value in torch.load(tmp_path / f"{rank}.pt").items()}
+    for found in in_two_processes(_work, tmp_path):
+        result = {key: value.item() for key, value in found.items()}
         third = pytest.approx(1 / 3)
         assert result == {"plain": 0.5, "locality": third, "locality/near": 0.5, "locality/same": 0.0}

@@ -1,11 +1,9 @@
 """Every metric on two gloo processes: records cut in two, uneven shares, one process with nothing."""
 
-import socket
 from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from lightning_edit.metrics import (
     Consistency,
@@ -27,6 +25,7 @@ from lightning_edit.metrics import (
     TeacherForcedTokenAccuracy,
     TokenLocality,
 )
+from tests.ranks import in_two_processes
 
 NEW, OLD = torch.tensor([-1.0, -3.0, -3.0, -1.0, -0.5]), torch.tensor([-2.0, -2.0, -2.0, -2.0, -2.5])
 RECORDS = ["a", "b", "b", "b", "c"]
@@ -82,8 +81,7 @@ def computed(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: metric.compute() for name, metric in metrics.items()}
 
 
-def _work(rank: int, port: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _work(rank: int) -> dict[str, Any]:
     parts = {"uneven": [slice(0, 2), slice(2, 5)], "one has nothing": [slice(0, 5), slice(0, 0)]}
     found = {}
     for name, shares in parts.items():
@@ -91,21 +89,17 @@ def _work(rank: int, port: int, folder: str) -> None:
         found[name] = computed(metrics)
         held = torch.cat(metrics["events"].value).numel()
         assert held == len(RECORDS[shares[rank]])  # local again after the reduction
-    torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_two_processes_count_as_one(tmp_path: Any) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_work, (port, str(tmp_path)), nprocs=2)
+    ranks = in_two_processes(_work, tmp_path)
     expected = computed(everything(slice(0, 5)))
     assert expected["score"] > 0
     assert expected["events"].item() == pytest.approx(2 / 3)
-    for rank in range(2):
-        for name, found in torch.load(tmp_path / f"{rank}.pt").items():
+    for rank, parts in enumerate(ranks):
+        for name, found in parts.items():
             for metric, value in found.items():
                 torch.testing.assert_close(value, expected[metric], msg=f"{metric} on rank {rank}, {name}")

@@ -1,12 +1,11 @@
 """Questions that two processes share."""
 
-import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lightning_edit.data.world import world_model_folder
@@ -15,6 +14,7 @@ from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.reasoning import Benchmark
 from lightning_edit.reasoning.ranks import Ranks
 from tests.callbacks.training import CONFIG
+from tests.ranks import in_two_processes
 
 
 def square(part: Sequence[int]) -> list[int]:
@@ -42,8 +42,7 @@ def measured(ranks: Ranks) -> dict[str, tuple[float, int]]:
     return {name: (found.score, found.count) for name, found in scores.items()}
 
 
-def _work(rank: int, port: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _work(rank: int) -> dict[str, Any]:
     ranks, mine = Ranks(), []
 
     def work(part: Sequence[int]) -> list[int]:
@@ -62,17 +61,12 @@ def _work(rank: int, port: int, folder: str) -> None:
         ranks.all(fail)
     except (ZeroDivisionError, StrategyError) as error:
         found["fault"] = f"{type(error).__name__}: {error}"
-    torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return found
 
 
 @pytest.mark.slow
 def test_two_processes_answer_as_one(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_work, (port, str(tmp_path)), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = in_two_processes(_work, tmp_path)
     for found in (first, second):
         assert found["shared"] == [25, 16, 9, 4, 1]
         assert (found["one"], found["first"], found["alone"]) == ([49], 0, [4])

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.callbacks.training import same
-from tests.ranks import run_ranks
+from tests.ranks import launch_ranks
 from tests.survival.ddp_run import run
 
 
 @pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path, trained_backend: str) -> None:
     (tmp_path / "backend.json").write_text(trained_backend)
-    ranks = run_ranks("survival/ddp_run.py", tmp_path, tmp_path / "backend.json")
+    ranks = launch_ranks("survival/ddp_run.py", tmp_path, tmp_path / "backend.json")
 
     first, second = (rank["whole"] for rank in ranks)
     assert first["count"] == 5
