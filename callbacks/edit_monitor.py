@@ -69,8 +69,8 @@ class EditMonitor(EditCallback):
         portability: Portability probes asked per edit.
         decode: `greedy`, or `teacher_forced`, which is cheaper and flatters.
         teacher_forced: Also score the same edits teacher-forced, beside what the model writes.
-        judge: What gives the verdicts: `exact_match` (where None), `contains`, a judge, or its `class_path` and
-            `init_args`, such as those of `lightning_edit.judges.LLMJudge`.
+        judge: What gives the verdicts: `exact_match` (where None), `begins`, `contains`, a judge, or its `class_path`
+            and `init_args`, such as those of `lightning_edit.judges.LLMJudge`.
         by_confidence: Also split the shares by the unedited model's confidence in the answers that requests call `old`.
         by_kind: Also give locality and portability for each kind of probe.
         confidence_template: How that confidence is asked for, with `{}` for the prompt.
@@ -123,6 +123,7 @@ class EditMonitor(EditCallback):
         self.commit_locality, self.each_batch = commit_locality, batch_budget != 0
         self.measured = EditHistory()
         self._due = False
+        self._told = False  # a remark on the answers, once
         self._clock: Clock | None = None
 
     # -- what came out ---------------------------------------------------------------------------------------------
@@ -270,13 +271,21 @@ class EditMonitor(EditCallback):
         def measure() -> tuple[Row, Row]:
             session = editing.session
             handed_over = session.handed_over() if everything else None
-            return self.examiner.examine(lm, handed_over, session.active_requests(), batch)
+            found = self.examiner.examine(lm, handed_over, session.active_requests(), batch)
+            self._tell()
+            return found
 
         with shown(trainer, lm, "asking about edits"):
             values, of_batch = on_rank_zero(trainer, measure)
         place = (editing.count, trainer.global_step)
         logged = self.measured.add(*place, values) if everything else {}
         return logged | self.measured.add_batch(*place, of_batch)
+
+    def _tell(self) -> None:
+        """Say once that right answers go on, which no number shows."""
+        if self.examiner.remark and not self._told:
+            self._told = True
+            rank_zero_info(self.examiner.remark)
 
     def _measure_alone(self, trainer: "pl.Trainer", pl_module: "pl.LightningModule") -> Row:
         """Ask about the edits at work, outside of training; nothing where there are none, which is said."""

@@ -13,6 +13,7 @@ from lightning_edit.errors import EditError, StateError
 from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator, Outcome, ask, say, shares
 from lightning_edit.evaluation.answering import answer_greedy
 from lightning_edit.evaluation.confidence import measure_confidence, shares_by_confidence
+from lightning_edit.evaluation.going_on import remark_on_going_on
 from lightning_edit.evaluation.questions import LOCALITY, RELIABILITY, Question, locality_prompts
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest, normalise
@@ -32,7 +33,10 @@ class Examiner:
         baseline: The unedited model's answers to locality probes; None before `begin`.
         confidence: The unedited model's confidence in old answers, by id.
         held: Whether an edit's prompt was answered right just after its own commit, by id.
+        remark: What a person should know about the last answers, see `remark_on_going_on`.
     """
+
+    remark: str | None = None
 
     def __init__(
         self,
@@ -135,6 +139,7 @@ class Examiner:
         drawn = [one for one in self.evaluator.draw(handed_over or ()) if one.id in at_work]
         latest = [one for one in self._latest.draw(batch) if one.id in at_work]
         found, outcomes = self._shares(lm, drawn, active, latest)
+        self.remark = remark_on_going_on(outcomes)
         own = {one.id for one in latest}
         just_now = [one for one in outcomes if one.question.request in own and one.question.dimension != LOCALITY]
         fresh = {one.question.request: one.right for one in just_now if one.question.dimension == RELIABILITY}

@@ -36,7 +36,7 @@ class Asking:
 
     Args:
         answers: Lengths, chat template, reasoning, and where an answer ends.
-        judge: exact_match where absent, contains, or class_path and init_args of a judge, such as
+        judge: exact_match where absent, begins, contains, or class_path and init_args of a judge, such as
             `lightning_edit.judges.LLMJudge`.
         teacher_forced: Whether the final edits are scored teacher-forced, too, as `..._teacher_forced`.
         by_confidence: Whether the final shares are split by the unedited model's confidence in the old answers.

@@ -17,12 +17,15 @@ from lightning_edit.editors.easyedit import from_easyedit
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.registry import get_editor
 from lightning_edit.errors import EditError
-from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator, say, target_probabilities
+from lightning_edit.evaluation import AnswerOptions, Baseline, Evaluator, say, shares, target_probabilities
 from lightning_edit.evaluation.answering import Decoding
+from lightning_edit.evaluation.going_on import remark_on_going_on
+from lightning_edit.jobs.common_options import as_asked, fill_in
 from lightning_edit.jobs.export import Export, export_edits
 from lightning_edit.jobs.inputs import read_requests, sample_corpus
 from lightning_edit.jobs.proposal import with_proposed_layers
 from lightning_edit.jobs.protocols import protocol_name
+from lightning_edit.judges.build import get_judge
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.module import EditableModule
 from lightning_edit.requests import EditRequest
@@ -51,6 +54,8 @@ def edit_model(
     seed: int = 0,
     export: Export = "merged",
     rank: int | None = None,
+    answers: AnswerOptions | None = None,
+    judge: str | dict[str, Any] | None = None,
 ) -> list[RunResult]:
     """Edit a model with a file of requests, measure it before and after, and save it for plain transformers.
 
@@ -79,6 +84,10 @@ def edit_model(
             LoRA adapter to `adapter`, which plain PEFT loads on the unedited model; delta what was added to the weights
             to `edits.safetensors`.
         rank: Rank of the adapter at most; the exact one where absent. The report says what a lower one loses.
+        answers: How the model is asked: `--answers.chat true` for one that was tuned to follow instructions. Editors
+            that go by the prompt, such as grace, then learn it through the chat template, too.
+        judge: exact_match where absent; begins for a model that does not stop behind its answers, contains for one that
+            answers in sentences; or class_path and init_args of a judge. See `docs/judges.md`.
     """
     if edits_per_commit is not None and edits_per_commit < 1:
         raise EditError(f"found edits_per_commit={edits_per_commit}, expected at least one request")
@@ -88,34 +97,37 @@ def edit_model(
     module = EditableModule.from_pretrained(model, dtype=dtype)
     lm = module.language_model
     wanted, notes = read_requests(requests, count, on_bad)
-    get_editor(editor, **(options or {}))  # refuses wrong options before anything is traced
-    settled, traced = with_proposed_layers(editor, options or {}, lm, wanted)
+    how = answers or AnswerOptions()
+    given = fill_in(editor, options or {}, as_asked(how))
+    get_editor(editor, **given)  # refuses wrong options before anything is traced
+    settled, traced = with_proposed_layers(editor, given, lm, wanted)
     method = get_editor(editor, **settled)
     notes += [traced] if traced else []
-    evaluator = Evaluator(budget, paraphrases=2, locality=4, portability=4, seed=seed, decode=decode)
+    evaluator = Evaluator(budget, 2, 4, 4, seed, decode, options=how, judge=get_judge(judge))
     with show_progress(lm, "asking the unedited model"):
         baseline = evaluator.measure_baseline(lm, wanted)
-        before = RunResult("before", measure(lm, wanted, evaluator, baseline))
-        said = say(lm, [request.prompt for request in wanted[:EXAMPLES]], AnswerOptions())
+        before = RunResult("before", measure(lm, wanted, evaluator, baseline)[0])
+        said = say(lm, [request.prompt for request in wanted[:EXAMPLES]], how)
     with show_progress(lm, "reading keys (tokens)"):
         notes.append(_prepare(method, lm, wanted, corpus, statistics, tokens, seed))
     seconds = commit(method, lm, wanted, edits_per_commit, notes)
     after = RunResult("after", {"editor": editor, "aligned": method.aligned, "edits": len(method.requests)})
     with show_progress(lm, "asking the edited model"):
-        after.row |= measure(lm, wanted, evaluator, baseline) | {"seconds_per_edit": seconds / len(wanted)}
+        found, on_answers = measure(lm, wanted, evaluator, baseline)
+        after.row |= found | {"seconds_per_edit": seconds / len(wanted)}
     after.files, remarks = export_edits(method, module, output, export, rank)
     for remark in remarks:
         Console().print(remark, highlight=False, soft_wrap=True, markup=False)
-    examples = _examples(lm, wanted[:EXAMPLES], said)
+    examples = _examples(lm, wanted[:EXAMPLES], said, how)
     where = [f"layers {method.layers} were edited"] if method.layers else []
-    after.notes = [*where, *notes, *remarks, *examples]
+    after.notes = [*where, *notes, *on_answers, *remarks, *examples]
     return [before, after]
 
 
 def measure(
     lm: LanguageModel, requests: Sequence[EditRequest], evaluator: Evaluator, baseline: Baseline
-) -> dict[str, Scalar]:
-    """Shares of right answers, and how often the target is likelier than what the request calls `old`.
+) -> tuple[dict[str, Scalar], list[str]]:
+    """Shares of right answers, how often the target is likelier than what the request calls `old`, and remarks.
 
     Args:
         lm: The language model.
@@ -123,14 +135,16 @@ def measure(
         evaluator: What is asked.
         baseline: What the unedited model answered.
     """
-    row: dict[str, Scalar] = {**evaluator.evaluate(lm, requests, baseline), "protocol": protocol_name(evaluator)}
+    outcomes = evaluator.ask(lm, requests, baseline)
+    row: dict[str, Scalar] = {**shares(outcomes), "protocol": protocol_name(evaluator)}
     rivals = [request for request in requests if request.old]
     if rivals:
         prompts = [request.prompt for request in rivals]
         new = target_probabilities(lm, prompts, [request.target for request in rivals])
         old = target_probabilities(lm, prompts, [request.old or "" for request in rivals])
         row["target_likelier_than_old"] = float((new.mean > old.mean).double().mean())
-    return row
+    remark = remark_on_going_on(outcomes)
+    return row, [remark] if remark else []
 
 
 def commit(
@@ -191,8 +205,10 @@ def _prepare(
     return f"key statistics from at most {limit} tokens of {origin}"
 
 
-def _examples(lm: LanguageModel, requests: Sequence[EditRequest], before: dict[str, str]) -> list[str]:
+def _examples(
+    lm: LanguageModel, requests: Sequence[EditRequest], before: dict[str, str], how: AnswerOptions
+) -> list[str]:
     """What the model said and says to the first prompts."""
-    after = say(lm, list(before), AnswerOptions())
+    after = say(lm, list(before), how)
     answers = [(request, before[request.prompt], after[request.prompt]) for request in requests]
     return [f'"{one.prompt}": "{old}" became "{new}"; wanted was "{one.target}"' for one, old, new in answers]

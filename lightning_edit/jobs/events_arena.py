@@ -61,7 +61,7 @@ class EventMeasuring:
             questions; all where absent.
         decode: greedy lets the model write and judges its answer; teacher_forced is cheaper and flatters.
         answers: Lengths, chat template, reasoning, and where an answer ends.
-        judge: exact_match where absent, contains, or class_path and init_args of a judge.
+        judge: exact_match where absent, begins, contains, or class_path and init_args of a judge.
         latency: Timed runs of inference for each of two prompts, before and after the first group; 0 for none.
     """
 

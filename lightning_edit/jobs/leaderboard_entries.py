@@ -12,10 +12,10 @@ from typing import Any
 
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.hybrid import Hybrid
-from lightning_edit.editors.registry import editor_class, option_names
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import AnswerOptions
 from lightning_edit.jobs.cast import Declared
+from lightning_edit.jobs.common_options import as_asked, fill_in, knows, parts_of
 from lightning_edit.jobs.leaderboard_cells import Load
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
@@ -108,8 +108,7 @@ def read_entries(
 ) -> list[Entry]:
     """Read what a recipe says of all editors; each gets those common options that it knows and does not set itself.
 
-    A hybrid's go to its two editors. Common is also how the model is asked: an editor that goes by the prompt, such as
-    GRACE, has to learn it the way it will be asked.
+    A hybrid's go to its two editors. Common is also how the model is asked, see `as_asked`.
 
     Args:
         editors: Label to an editor's options, as for `Entry.read`.
@@ -119,11 +118,10 @@ def read_entries(
     Raises:
         EditError: No editor knows a shared option.
     """
-    asked = {"chat": True, "system": answers.system} if answers.chat else {}
-    common = {**{key: value for key, value in asked.items() if value is not None}, **shared}
+    common = {**as_asked(answers), **shared}
     entries = [Entry.read(label, options, {}) for label, options in editors.items()]
-    everyone = [name for entry in entries for name in _names(entry.declared.name, entry.declared.options)]
-    if unknown := [key for key in shared if not any(_knows(name, key) for name in everyone)]:
+    everyone = [name for entry in entries for name in parts_of(entry.declared.name, entry.declared.options)]
+    if unknown := [key for key in shared if not any(knows(name, key) for name in everyone)]:
         raise EditError(f"found the shared options {unknown}, which no editor here has; expected some that one has.")
     return [_with(entry, common) for entry in entries]
 
@@ -131,29 +129,7 @@ def read_entries(
 def _with(entry: Entry, common: Mapping[str, Any]) -> Entry:
     """An entry with the common options that its editor knows, under its own."""
     declared = entry.declared
-    return replace(entry, declared=replace(declared, options=_filled(declared.name, declared.options, common)))
-
-
-def _filled(name: str, options: Mapping[str, Any], common: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of an editor with the common ones under them; a hybrid's two editors are filled in."""
-    if name != "hybrid":
-        return {**{key: value for key, value in common.items() if _knows(name, key)}, **options}
-    filled, parts = dict(options), ("editor_options", "memory")
-    for part, inner in zip(parts, _names(name, options), strict=True):
-        if own := _filled(inner, options.get(part) or {}, common):
-            filled[part] = own
-    return filled
-
-
-def _names(name: str, options: Mapping[str, Any]) -> list[str]:
-    """The editor's name; those of its two editors where it is a hybrid."""
-    both = [str(options.get("editor", "memit")), str((options.get("memory") or {}).get("editor", "scr"))]
-    return both if name == "hybrid" else [name]
-
-
-def _knows(name: str, option: str) -> bool:
-    known = option_names(editor_class(name))
-    return known is None or option in known
+    return replace(entry, declared=replace(declared, options=fill_in(declared.name, declared.options, common)))
 
 
 def resolved(editor: Editor) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class Measuring:
         portability: Portability probes of each.
         decode: greedy lets the model write and judges its answer; teacher_forced is cheaper and flatters.
         answers: Lengths, chat template, reasoning, and where an answer ends.
-        judge: exact_match where absent, contains, or class_path and init_args of a judge.
+        judge: exact_match where absent, begins, contains, or class_path and init_args of a judge.
         token_budget: Requests of a group whose locality probes are continued and compared token by token; 0 for none.
         token_length: Tokens of these continuations.
         tasks: Tasks of reasoning and general ability, see `docs/reasoning.md`; none where empty.

@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_edit.editors.editor import Editor
 from lightning_edit.errors import EditError
 from lightning_edit.evaluation import Baseline, Evaluator, Outcome, Scores, shares
+from lightning_edit.evaluation.going_on import remark_on_going_on
 from lightning_edit.evaluation.protocol import Protocol
 from lightning_edit.evaluation.quality import protocol_of
 from lightning_edit.model.language_model import LanguageModel, as_language_model
@@ -119,7 +120,9 @@ def evaluate_in_groups(
         stage.put_back()
     scores = Scores(shares(outcomes, asking.by_kind), _protocol(asking))
     per_edit = (seconds / len(used), stage.cpu_seconds / len(used))
-    return Grouped(size, scores, groups, outcomes, *per_edit, stage.undone, stage.residual, notes + stage.notes)
+    remark = remark_on_going_on(outcomes)
+    notes += [*stage.notes, *([remark] if remark else [])]
+    return Grouped(size, scores, groups, outcomes, *per_edit, stage.undone, stage.residual, notes)
 
 
 def protocol_name(evaluator: Evaluator) -> str:

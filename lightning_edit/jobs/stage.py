@@ -26,6 +26,7 @@ from lightning_edit.evaluation import (
     evaluate_token_accuracy,
     shares,
 )
+from lightning_edit.evaluation.going_on import remark_on_going_on
 from lightning_edit.evaluation.questions import DIMENSIONS
 from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.model.language_model import LanguageModel
@@ -140,6 +141,8 @@ class Stage:
                 scores = self.measure(stream[:stop], stream[start:stop], baseline, editor.layers) | dict(look())
                 add_to_curves(result, stop, {"count": float(made), **scores})
                 result.row |= {"edits": made, **scores} | ({"seconds_per_edit": seconds / made} if made else {})
+        remark = remark_on_going_on(self.outcomes)
+        result.notes += [remark] if remark else []
         result.row["failed_steps"] = failed
         result.row |= {"pending_norm": pending[-1], "largest_pending_norm": max(pending)}
         result.row |= self.published(stream)

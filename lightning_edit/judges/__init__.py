@@ -8,6 +8,16 @@ from lightning_edit.judges.agreement import Agreement, agreement
 from lightning_edit.judges.base import Case, Judge
 from lightning_edit.judges.likelihood import LikelihoodComparison
 from lightning_edit.judges.llm import LLMJudge
-from lightning_edit.judges.wording import Contains, ExactMatch
+from lightning_edit.judges.wording import Begins, Contains, ExactMatch
 
-__all__ = ["Agreement", "Case", "Contains", "ExactMatch", "Judge", "LLMJudge", "LikelihoodComparison", "agreement"]
+__all__ = [
+    "Agreement",
+    "Begins",
+    "Case",
+    "Contains",
+    "ExactMatch",
+    "Judge",
+    "LLMJudge",
+    "LikelihoodComparison",
+    "agreement",
+]

@@ -10,9 +10,9 @@ from typing import Any
 
 from lightning_edit.errors import EditError
 from lightning_edit.judges.base import Judge
-from lightning_edit.judges.wording import Contains, ExactMatch
+from lightning_edit.judges.wording import Begins, Contains, ExactMatch
 
-JUDGES: Mapping[str, type[Any]] = MappingProxyType({"exact_match": ExactMatch, "contains": Contains})
+JUDGES: Mapping[str, type[Any]] = MappingProxyType({"exact_match": ExactMatch, "begins": Begins, "contains": Contains})
 """Judges that need nothing but the answer; the one that compares likelihoods reads none, and is not among them."""
 
 

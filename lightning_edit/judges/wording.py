@@ -1,4 +1,4 @@
-"""Judges that read: the same words, or the right words among others."""
+"""Judges that read: the same words, the right words first, or the right words among others."""
 
 import re
 from collections.abc import Sequence
@@ -48,14 +48,37 @@ class Contains:
         return [any(_contains(said, name) for said, name in case.pairs()) for case in cases]
 
 
-def _contains(answer: str, name: str) -> bool:
-    """Whether the normalised name stands in the normalised answer."""
+class Begins:
+    """Right is what begins with one of the accepted answers, as whole words, after an article at most.
+
+    For models that do not stop behind an answer, as base models do not. It forgives what follows: `Rome, or Milan` is
+    right, and so is `Paris, Texas` where `Paris` is wanted.
+
+    Example:
+        >>> Begins().judge([Case("Where?", "Rome, and she likes it", ("Rome",)), Case("Where?", "in Rome", ("Rome",))])
+        [True, False]
+    """
+
+    name = "begins"
+
+    def judge(self, cases: Sequence[Case]) -> list[bool]:
+        """For each case, whether what was said begins with an accepted answer.
+
+        Args:
+            cases: The answers.
+        """
+        return [any(_contains(said, name, at_start=True) for said, name in case.pairs()) for case in cases]
+
+
+def _contains(answer: str, name: str, at_start: bool = False) -> bool:
+    """Whether the normalised name stands in the normalised answer, or at its start."""
     said, wanted = normalise_answer(answer), normalise_answer(name)
     if not wanted:
         return not said
     before = r"(?<!\w)" if _ends_word(wanted[0]) else ""
     after = r"(?!\w)" if _ends_word(wanted[-1]) else ""
-    return re.search(before + re.escape(wanted) + after, said) is not None
+    pattern = re.compile(before + re.escape(wanted) + after)
+    return (pattern.match(said) if at_start else pattern.search(said)) is not None
 
 
 def _ends_word(character: str) -> bool:
