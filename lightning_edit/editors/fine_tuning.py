@@ -19,7 +19,8 @@ from lightning_edit.editors.examples import Objective, make_examples
 from lightning_edit.editors.gradient import GradientEditor
 from lightning_edit.editors.gradient_settings import GradientSettings
 from lightning_edit.editors.matrices import copies, distance, matrix, put, take_back
-from lightning_edit.errors import EditError
+from lightning_edit.errors import EditError, StateError
+from lightning_edit.model.ffn_parts import Part, find_part
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.sites import Layer
 from lightning_edit.requests import EditRequest
@@ -34,7 +35,7 @@ class FineTuning(GradientEditor):
 
     Args:
         layers: Blocks whose FFN projection is trained, by number or by path such as `decoder.block.3`; None takes the
-            preset's, as for all that follows.
+            preset's, as for all that follows up to `norm_constraint`.
         lr: Learning rate of Adam.
         steps: Passes over a commit's requests at most.
         batch_size: Requests in one step.
@@ -46,6 +47,8 @@ class FineTuning(GradientEditor):
             Llama's tokenizers.
         preset: Name of a model whose published settings to take.
         undo_depth: How many of the last commits can be taken back; all if None.
+        part: Which projection of the FFN: `down` onto the residual stream, as published, or `up` or `gate` onto the
+            inner width; see `find_part`.
     """
 
     settings_of = "ft_m"
@@ -63,14 +66,17 @@ class FineTuning(GradientEditor):
         include_bos: bool = False,
         preset: str | None = None,
         undo_depth: int | None = 16,
+        part: Part = "down",
     ) -> None:
+        if part not in get_args(Part):
+            raise EditError(f"part={part!r}; expected one of {', '.join(map(repr, get_args(Part)))}.")
         if objective not in get_args(Objective):
             raise EditError(f"objective={objective!r}; expected one of {', '.join(map(repr, get_args(Objective)))}.")
         if include_bos and objective == "target":
             raise EditError("include_bos=True is a trait of objective='bag_of_tokens'; expected both or neither.")
         if norm_constraint is not None and not norm_constraint > 0:
             raise EditError(f"norm_constraint={norm_constraint}; expected a bound above 0, or inf for none.")
-        self.objective, self.include_bos = objective, include_bos
+        self.objective, self.include_bos, self.part = objective, include_bos, part
         given = {"layers": layers, "lr": lr, "steps": steps, "batch_size": batch_size, "weight_decay": weight_decay}
         super().__init__({**given, "stop_loss": stop_loss, "norm_constraint": norm_constraint}, preset, undo_depth)
 
@@ -87,13 +93,17 @@ class FineTuning(GradientEditor):
         layers = sorted({lm.site(layer).layer for layer in wanted})
         if not layers or len(layers) != len(wanted):
             raise EditError(f"layers={list(wanted)}; expected one or more different layers.")
-        for layer in layers:
-            matrix(lm.projection(layer), lm.site(layer).name)
+        self._matrices(lm, layers)  # refuses what cannot be written
         return layers
 
     def _parameters(self, lm: LanguageModel) -> dict[str, Tensor]:
-        """The trained matrices by site."""
-        return {lm.site(layer).name: matrix(lm.projection(layer), lm.site(layer).name) for layer in self._layers}
+        """The trained matrices by path."""
+        return self._matrices(lm, self._layers)
+
+    def _matrices(self, lm: LanguageModel, layers: Sequence[int]) -> dict[str, Tensor]:
+        """The matrices of some layers by path."""
+        paths = [find_part(lm, layer, self.part).path for layer in layers]
+        return {path: matrix(lm.model.get_submodule(path), path) for path in paths}
 
     def _learn(self, lm: LanguageModel, batch: Sequence[EditRequest]) -> dict[str, float]:
         assert self.settings is not None  # settled
@@ -116,6 +126,17 @@ class FineTuning(GradientEditor):
 
     def _norm(self, before: Tensors, after: Tensors) -> float:
         return distance(before, after)
+
+    def _extra_state(self) -> dict[str, Any]:
+        return {"part": self.part}
+
+    def _check_extra(self, state: dict[str, Any]) -> None:
+        saved = state.get("part", "down")  # the only one, before there was a choice
+        if saved != self.part:
+            raise StateError(
+                f"the state is of an editor with part={saved!r}; this one has part={self.part!r}. Load it with the "
+                "editor and options it was saved with."
+            )
 
 
 def _constraint(stepped: Sequence[Tensor], bound: float) -> Callable[[int], None]:

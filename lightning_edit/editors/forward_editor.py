@@ -1,9 +1,10 @@
 """The face of editors that act inside the forward pass: no weight is written, one projection's output is replaced.
 
-A hook on one FFN output projection hands its input and output to the editor, together with the window of `PromptScope`
+A hook on one FFN projection hands its input and output to the editor, together with the window of `PromptScope`
 that says where each row's prompt ends. Where the editor has nothing to say, the output goes on as it is, bit for bit.
 All that an editor has learned is one value, its book; an operation makes a new one and puts it in the old one's place,
-so that whatever fails leaves the old one. This file knows no method.
+so that whatever fails leaves the old one. Shapes say n for the length of the projection's input and d for that of its
+output, whichever of the FFN's projections it is. This file knows no method.
 """
 
 from abc import abstractmethod
@@ -17,6 +18,7 @@ from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.forward_settings import Settings, find_settings
 from lightning_edit.editors.report import EditRefused, EditReport, Guard
 from lightning_edit.errors import EditError, StateError
+from lightning_edit.model.ffn_parts import find_part
 from lightning_edit.model.language_model import LanguageModel, as_language_model
 from lightning_edit.model.prompt_scope import Window
 
@@ -119,7 +121,7 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
         """Tensors and plain containers with which another editor goes on bit for bit."""
         settings = self._saved_settings
         if self._settings is not None:
-            settings = {"layer": self._settings.layer, **self._fixed(self._settings)}
+            settings = self._told(self._settings)
         return {
             "version": VERSION,
             "editor": type(self).__name__,
@@ -162,7 +164,8 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
                     "tokenizer with a chat template beside it, or no system."
                 )
             self._settings = settings
-        projection = lm.projection(self._settings.layer)
+        place = find_part(lm, self._settings.layer, self._settings.part)
+        projection: nn.Module = lm.model.get_submodule(place.path)
         if self._hook is None or self._hook[0] is not projection or self._lm is not lm:
             self._unhook()
             lm.scope_of(self._settings.layer).join(self)
@@ -183,9 +186,14 @@ class ForwardEditor(Editor, Generic[Book, Settings]):
             self._lm.scope_of(self._settings.layer).leave(self)
         self._hook = self._lm = None
 
+    def _told(self, settings: Settings) -> dict[str, Any]:
+        """The settings that a state names."""
+        return {"layer": settings.layer, "part": settings.part, **self._fixed(settings)}
+
     def _check_settings(self, settings: Settings, saved: dict[str, Any] | None) -> None:
         """Refuse a state that was made with other settings."""
-        own = {"layer": settings.layer, **self._fixed(settings)}
+        own = self._told(settings)
+        saved = None if saved is None else {"part": "down", **saved}  # the only one, before there was a choice
         if saved is not None and (other := {name: value for name, value in saved.items() if own.get(name) != value}):
             raise StateError(
                 f"the saved editor has {other}; this one has { {name: own.get(name) for name in other} }. "

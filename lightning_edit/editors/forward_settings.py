@@ -18,6 +18,7 @@ from lightning_edit.editors.preset_scaling import nearest_sheet, same_depth, sha
 from lightning_edit.editors.preset_sheet import shipped_presets
 from lightning_edit.editors.presets import find_sheet
 from lightning_edit.errors import EditError
+from lightning_edit.model.ffn_parts import Part, find_part
 from lightning_edit.model.language_model import LanguageModel
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class ForwardSettings:
         name: The preset the numbers were taken from.
         source: Where they come from.
         layer: The block whose FFN projection is replaced.
+        part: Which projection: `down` onto the residual stream, or `up` or `gate` onto the inner width.
         lr: Learning rate.
         steps: Gradient steps for one request at most.
         chat: Whether prompts are put through the tokenizer's chat template.
@@ -43,6 +45,7 @@ class ForwardSettings:
     name: str = "default"
     source: str = ""
     layer: int = -1
+    part: Part = "down"
     lr: float = 1.0
     steps: int = 50
     chat: bool = False
@@ -147,7 +150,7 @@ def find_settings(
         own["layer"] = lm.site(own["layer"]).layer
     settings: Settings = replace(found, **own)
     check_settings(settings, editor)
-    lm.site(settings.layer)
+    find_part(lm, settings.layer, settings.part)
     assert isinstance(settings, kind)
     return settings
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_edit.chat import Chat, render
 from lightning_edit.decoding import check_room
 from lightning_edit.errors import RequestError
+from lightning_edit.model.ffn_parts import Part, find_part
 from lightning_edit.model.interception import Intercept
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.skipping import skip
@@ -115,27 +116,30 @@ class PromptBatch:
         self._hidden = (hidden,) if isinstance(output, tuple) else hidden
 
 
-def read_queries(lm: LanguageModel, prompts: Sequence[tuple[int, ...]], layer: int, batch_size: int = 32) -> Tensor:
+def read_queries(
+    lm: LanguageModel, prompts: Sequence[tuple[int, ...]], layer: int, part: Part = "down", batch_size: int = 32
+) -> Tensor:
     """Inputs of a layer's FFN projection at each prompt's last token.
 
     Args:
         lm: The language model, borrowed.
         prompts: Tokens of m prompts.
         layer: The layer.
+        part: Which of its projections.
         batch_size: Prompts in one forward.
 
     Returns:
         Queries (m, n) in float32 (float64 if the model is), in main memory.
     """
-    name, order = lm.site(layer).name, sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    found = torch.zeros(len(prompts), lm.site(layer).inner, dtype=_wide(lm.dtype))
+    place, order = find_part(lm, layer, part), sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    found = torch.zeros(len(prompts), place.inputs, dtype=_wide(lm.dtype))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         feed = lm.layout.feed(lm, [prompts[index] for index in chosen], [()] * len(chosen))
         last = torch.tensor([lm.layout.last_of_prompt(lm, layer, len(prompts[index])) for index in chosen])
-        with Intercept(lm.model, inputs=[name], stop=True) as seen:
+        with Intercept(lm.model, inputs=[place.path], stop=True) as seen:
             lm.model(**feed.inputs, use_cache=False)
-        inputs = seen.inputs[name]
+        inputs = seen.inputs[place.path]
         inputs = inputs.view(len(chosen), -1, inputs.shape[-1])
         found[chosen] = inputs[torch.arange(len(chosen)), last.to(inputs.device)].to(found)
     return found

@@ -22,6 +22,7 @@ from lightning_edit.editors.grace.learning import Teacher, check_prompts
 from lightning_edit.editors.grace.lookup import Table, replace_outputs
 from lightning_edit.editors.prompt_rows import read_queries
 from lightning_edit.editors.report import EditReport, Guard
+from lightning_edit.model.ffn_parts import Part
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.prompt_scope import Window
 from lightning_edit.model.sites import Layer
@@ -31,10 +32,10 @@ from lightning_edit.requests import EditRequest, check_batch
 class GRACE(ForwardEditor[CodeBook, GraceSettings]):
     """Remembers each edit as an entry of a codebook in one block, and fires where a prompt's query falls into it.
 
-    The query is the input of the block's FFN output projection at the prompt's last token (in the decoder of an
-    encoder-decoder, at the start token); the value of the entry that it finds takes the place of the projection's
-    output. Where none is found the forward pass is the unedited one, bit for bit. A request that contradicts an older
-    one replaces it.
+    The query is the input of the block's FFN projection (the output projection by default) at the prompt's last token,
+    in the decoder of an encoder-decoder at the start token; the value of the entry that it finds takes the place of the
+    projection's output. Where none is found the forward pass is the unedited one, bit for bit. A request that
+    contradicts an older one replaces it.
 
     As published, a split halves the space between two keys and asks for nothing else: a request that had expanded the
     entry can be left outside of its radius. It stays among `requests`, but its prompt finds another entry or none;
@@ -46,7 +47,9 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
     one that was found when that request was taught. No value is found anew.
 
     Args:
-        layer: The block, by number or path; None takes the preset's, as for the next six.
+        layer: The block, by number or path; None takes the preset's, as for all that follows up to `chat`.
+        part: Which projection of its FFN: `down` onto the residual stream, or `up` or `gate` onto the inner width; see
+            `find_part`.
         lr: Learning rate of the values.
         steps: Adam's steps for a value.
         radius: Radius of a new entry.
@@ -67,6 +70,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
     def __init__(
         self,
         layer: Layer | None = None,
+        part: Part | None = None,
         lr: float | None = None,
         steps: int | None = None,
         radius: float | None = None,
@@ -79,7 +83,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
         seed: int = 0,
         preset: str | None = None,
     ) -> None:
-        given = {"layer": layer, "lr": lr, "steps": steps, "radius": radius, "start": start, "chat": chat}
+        given = {"layer": layer, "part": part, "lr": lr, "steps": steps, "radius": radius, "start": start, "chat": chat}
         super().__init__(GraceSettings, {**given, "replacement": replacement, "stop_loss": stop_loss}, preset)
         self.system, self.batch_size, self.seed = system, batch_size, seed
         self._taught: Tensor | None = None  # values that are being found, a row each
@@ -162,7 +166,7 @@ class GRACE(ForwardEditor[CodeBook, GraceSettings]):
         lm = self._open(module)
         with self._transaction(lm, report, guard):
             prompts = [entry.signature for entry in book.active.requests.values()]
-            queries = read_queries(lm, prompts, self._use.layer)
+            queries = read_queries(lm, prompts, self._use.layer, self._use.part)
             fresh = zip(book.active.requests, queries, strict=True)
             lessons = {**book.lessons, **{name: replace(book.lessons[name], query=query) for name, query in fresh}}
             self._book = CodeBook().moved(book.active, lessons, self._use.radius)

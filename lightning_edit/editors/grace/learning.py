@@ -19,6 +19,7 @@ from lightning_edit.editors.grace.codebook import Lesson
 from lightning_edit.editors.grace.values import Teaching, cold_start, find_values
 from lightning_edit.editors.prompt_rows import PromptRow, prompt_rows, read_queries
 from lightning_edit.errors import RequestError
+from lightning_edit.model.ffn_parts import Part, find_part
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
 
@@ -29,7 +30,7 @@ class Teacher:
 
     Args:
         lm: The language model.
-        settings: Layer, learning rate, where values start.
+        settings: Layer and part, learning rate, where values start.
         system: What the system says first in a chat.
         batch_size: Values in one graph.
         seed: Seed of cold starts.
@@ -66,8 +67,8 @@ class Teacher:
             batch: The requests.
             rows: Their prompts and targets.
         """
-        queries = read_queries(self.lm, [row.prompt for row in rows], self.settings.layer, self.batch_size)
-        nothing = torch.zeros(self.lm.site(self.settings.layer).width, dtype=queries.dtype)
+        queries = read_queries(self.lm, [row.prompt for row in rows], *self._place, self.batch_size)
+        nothing = torch.zeros(find_part(self.lm, *self._place).outputs, dtype=queries.dtype)
         return {
             request.id: Lesson(query, row.target, nothing)
             for request, query, row in zip(batch, queries, rows, strict=True)
@@ -109,7 +110,13 @@ class Teacher:
             return list(cold_start(names, len(first), first.dtype, self.seed))
         queries = torch.stack([lessons[name].query for name in names]).to(self.lm.device, self.lm.dtype)
         with torch.no_grad():  # outside of a forward pass of the model: there is no window, so the hook keeps still
-            return list(self.lm.projection(self.settings.layer)(queries).to(first))
+            projection = self.lm.model.get_submodule(find_part(self.lm, *self._place).path)
+            return list(projection(queries).to(first))
+
+    @property
+    def _place(self) -> tuple[int, Part]:
+        """Which projection."""
+        return self.settings.layer, self.settings.part
 
 
 def check_prompts(active: ActiveSet) -> None:

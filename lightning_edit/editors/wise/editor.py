@@ -23,6 +23,7 @@ from lightning_edit.editors.wise.routing import Activation, Router, activation_d
 from lightning_edit.editors.wise.side import Side
 from lightning_edit.editors.wise.teaching import Trial
 from lightning_edit.errors import EditError
+from lightning_edit.model.ffn_parts import Part
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.prompt_scope import Window
 from lightning_edit.model.sites import Layer
@@ -30,7 +31,7 @@ from lightning_edit.requests import EditRequest, check_batch
 
 
 class WISE(ForwardEditor[SideBook, WiseSettings]):
-    """Learns requests in side memories, copies of one block's FFN output projection, and routes prompts to them.
+    """Learns requests in side memories, copies of one of a block's FFN projections, and routes prompts to them.
 
     Each request is learned by itself, in the order given, on top of all earlier ones; nothing is reset between edits.
     A prompt is routed row by row, once, when it is read: what is written behind it stays with the memory that was
@@ -42,6 +43,8 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
     Args:
         layer: The block, by number or path; None takes the preset's, as for all settings down to `chat`. See
             `WiseSettings` for them.
+        part: Which projection of its FFN: `down` onto the residual stream, or `up` or `gate` onto the inner width; see
+            `find_part`. The router puts the model's activation function behind any of them.
         lr: Learning rate.
         steps: Gradient steps for one request at most.
         alpha: Bound on the activation difference of an unrelated text.
@@ -74,6 +77,7 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
     def __init__(
         self,
         layer: Layer | None = None,
+        part: Part | None = None,
         lr: float | None = None,
         steps: int | None = None,
         alpha: float | None = None,
@@ -97,8 +101,8 @@ class WISE(ForwardEditor[SideBook, WiseSettings]):
         seed: int = 0,
         preset: str | None = None,
     ) -> None:
-        given: dict[str, Any] = {"layer": layer, "lr": lr, "steps": steps, "alpha": alpha, "beta": beta, "gamma": gamma}
-        given |= {"chat": chat, "retrieve": retrieve, "unrelated": unrelated}
+        given: dict[str, Any] = {"layer": layer, "part": part, "lr": lr, "steps": steps, "unrelated": unrelated}
+        given |= {"alpha": alpha, "beta": beta, "gamma": gamma, "chat": chat, "retrieve": retrieve}
         given |= {"ratio": ratio, "density": density, "norm_constraint": norm_constraint, "stop_loss": stop_loss}
         given |= {"shard_edits": shard_edits, "merge_shards": merge_shards, "merge": merge, "kept": kept}
         if undo_depth is not None and undo_depth < 0:

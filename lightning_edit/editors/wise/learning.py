@@ -18,6 +18,7 @@ from lightning_edit.editors.report import EditReport
 from lightning_edit.editors.wise.book import SideBook
 from lightning_edit.editors.wise.side import Side
 from lightning_edit.editors.wise.teaching import Trying, shard_mask, teach
+from lightning_edit.model.ffn_parts import find_part
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.weights import read_weight
 from lightning_edit.requests import EditRequest
@@ -70,9 +71,9 @@ class Pupil:
     @property
     def side(self) -> Side:
         """The side memories before, blank ones at first."""
-        site = self.lm.site(self.settings.layer)
+        place = find_part(self.lm, self.settings.layer, self.settings.part)
         wide = self.lm.dtype if self.lm.dtype == torch.float64 else torch.float32
-        return self.book.side or Side.blank(site.width, site.inner, wide)
+        return self.book.side or Side.blank(place.outputs, place.inputs, wide)
 
     def learn(self, batch: Sequence[EditRequest], report: EditReport) -> Side:
         """The side memories after some more requests, one after another.
@@ -91,7 +92,8 @@ class Pupil:
         lm, texts, count = self.lm, self.book.texts, self.settings.unrelated
         chosen = [texts[(side.edits * count + index) % len(texts)] for index in range(count)]
         unrelated = [PromptRow(tuple(ids)) for ids in lm.layout.read_prompts(lm, chosen)]
-        main = read_weight(lm.projection(self.settings.layer)).to(side.current.task.dtype)
+        projection = lm.model.get_submodule(find_part(lm, self.settings.layer, self.settings.part).path)
+        main = read_weight(projection).to(side.current.task.dtype)
         task = side.current.task.to(main.device)
         mask = shard_mask(task, self.settings.density, side.shard, self.seed)
         task, loss, difference = teach(lm, self._rows(request), unrelated, task, mask, main, self.settings, self.trying)

@@ -62,15 +62,15 @@ class Side:
     edits: int = 0
 
     @classmethod
-    def blank(cls, width: int, inner: int, dtype: torch.dtype) -> "Side":
+    def blank(cls, outputs: int, inputs: int, dtype: torch.dtype) -> "Side":
         """Nothing learned.
 
         Args:
-            width: Model width d.
-            inner: Inner width n.
+            outputs: Length d of the projection's output.
+            inputs: Length n of its input.
             dtype: Precision of the task vectors.
         """
-        return cls(Memory(torch.zeros(width, inner, dtype=dtype)))
+        return cls(Memory(torch.zeros(outputs, inputs, dtype=dtype)))
 
     @property
     def memories(self) -> list[Memory]:
