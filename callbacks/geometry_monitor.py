@@ -136,7 +136,8 @@ class GeometryMonitor(EditCallback):
 
         def begin() -> dict[str, float]:
             earlier = self.state_dict()["probe"]  # of a checkpoint, or of an earlier fit
-            self._probe = probe = self.what.make_probe(lm, editing.session.layers)
+            written = editing.editor.weights(lm) if editing.editor is not None else []
+            self._probe = probe = self.what.make_probe(lm, editing.session.layers, written)
             self._loaded = None
             if earlier is not None:
                 probe.load_state_dict(earlier)

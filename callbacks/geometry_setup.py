@@ -3,11 +3,12 @@
 Knows places, texts and sizes. Refuses to know when is measured and where numbers go.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
+from torch import Tensor
 
 from lightning_edit.callbacks.geometry_texts import collect_batches
 from lightning_edit.errors import StrategyError
@@ -60,21 +61,22 @@ class GeometrySetup:
             if value is not None and value < 1:
                 raise StrategyError(f"found {name}={value}, expected at least 1")
 
-    def make_probe(self, lm: LanguageModel, edited: Sequence[int]) -> GeometryProbe:
+    def make_probe(self, lm: LanguageModel, edited: Sequence[int], further: Iterable[Tensor] = ()) -> GeometryProbe:
         """A probe of these places; the first order is also tested behind the edited blocks and in the last one.
 
         Args:
             lm: The language model.
             edited: Layers that edits write to; none in a control run.
+            further: What edits write to beside these layers' output projections.
         """
         everything = [site.layer for site in lm.sites]
         layers = [lm.site(layer).layer for layer in self.layers or edited or everything]
         points = ffn_points(lm, layers, self.parts)
-        further = ffn_points(lm, sorted({*layers, max(everything)}), ("output", "up"))
+        behind = ffn_points(lm, sorted({*layers, max(everything)}), ("output", "up"))
         return GeometryProbe(
             points,
-            edited_parameters(lm, edited or layers),
-            [point for point in further if point not in points],
+            edited_parameters(lm, edited or layers, further),
+            [point for point in behind if point not in points],
             pooling=self.pooling,
             aggregation=self.aggregation,
             sizes=tuple(SIZES if self.subspaces is None else self.subspaces),
