@@ -44,6 +44,7 @@ TEXTS: dict[str, Any] = {"top_k": 1, "max_new_tokens": 16, "templates": WORDS}
 SIDE: dict[str, Any] = {"layer": 1, "lr": 1.0, "steps": 20, "alpha": 0.2, "beta": 1.5, "gamma": 1.0, "density": 0.5}
 APART: dict[str, Any] = {"contexts": ["Well. "], "texts": UNRELATED, "unrelated": 3}
 VALUES: dict[str, Any] = {"layer": 1, "radius": 0.05, "lr": 0.5, "steps": 20}
+WI: dict[str, Any] = {"preset": "gpt2-xl", "layer": "decoder.block.1", "part": "up"}
 DECODER: dict[str, Any] = {"layer": "decoder.block.1", "replacement": "all"}
 SHOWN = [
     {"id": f"d{number}", "prompt": f"Near {number} stands", "target": f"tower {number}", "paraphrases": ["There is"]}
@@ -114,6 +115,9 @@ CASES |= {
     "grace on t5": Case("grace", {**VALUES, **DECODER, "radius": 1e-3}, silent=True, family="t5"),
     "wise on t5": Case("wise", {**SIDE, **APART, "preset": "gpt2-xl", "layer": "decoder.block.1"}, "last", family="t5"),
     "scr on t5": Case("scr", TEXTS, silent=True, listens=False, family="t5"),
+    "ft_m at wi": Case("ft_m", {**DESCENT, "layers": ["encoder.block.1"], "part": "up"}, "last", family="t5"),
+    "grace at gate": Case("grace", {**VALUES, "part": "gate", "replacement": "all"}, silent=True),
+    "wise at wi": Case("wise", {**SIDE, **APART, **WI}, "last", family="t5"),
 }
 Make = Callable[[str], EditableModule]
 
