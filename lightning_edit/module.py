@@ -14,14 +14,15 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lightning_edit.errors import EditError
 from lightning_edit.model.generation import generate
 from lightning_edit.model.language_model import LanguageModel
+from lightning_edit.model.loading import load_pretrained
 from lightning_edit.model.optimizer import Schedule, build_adamw, build_schedule
 from lightning_edit.model.saving import save_folder
-from lightning_edit.model.seq2seq import auto_class, layout_of
+from lightning_edit.model.seq2seq import layout_of
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 EMBEDDED = "embedded"
@@ -213,8 +214,7 @@ def _load(name: str, dtype: str) -> _Loaded:
             "the model has no name to load it by; expected a hub name or a folder. The checkpoint of a module that was "
             "made with `from_model` is loaded with `model=<folder>`, where the model was saved to that folder."
         )
-    model = auto_class(name).from_pretrained(name, dtype=precision)
-    return _Loaded(model, AutoTokenizer.from_pretrained(name), name)
+    return _Loaded(*load_pretrained(name, precision), name)
 
 
 def _with_adapter(model: PreTrainedModel, options: Mapping[str, Any]) -> Any:

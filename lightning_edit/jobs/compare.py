@@ -16,7 +16,7 @@ from lightning_edit.evaluation.cost import reset_peak_cuda
 from lightning_edit.jobs.asking import Asking, forced_shares
 from lightning_edit.jobs.asking_groups import check_groups, play_in_groups
 from lightning_edit.jobs.cast import Cast, Declared
-from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
+from lightning_edit.jobs.inputs import Choice, check_files, draw_stream, gather_moments
 from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.stage import Stage, Table, Weights, distance, load_model
@@ -104,6 +104,7 @@ def compare(
         }
         of_a_sequence |= {"abilities": abilities, "reference": reference, "tasks": asking.tasks}
         check_groups(asking.groups, count, of_a_sequence)
+    check_files(requests, corpus, statistics)
     lm = load_model(model, dtype, device)
     evaluator = asking.evaluator(budget, decode)
     stage = Stage(lm, evaluator, 4 if measurements is None else measurements, tables or ())

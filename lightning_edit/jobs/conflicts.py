@@ -20,7 +20,7 @@ from lightning_edit.evaluation import Baseline, Evaluator, say
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
-from lightning_edit.jobs.inputs import EMBEDDED, Choice, draw_stream, gather_moments, read_requests
+from lightning_edit.jobs.inputs import EMBEDDED, Choice, check_files, draw_stream, gather_moments, read_requests
 from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.stage import Stage, load_model
@@ -77,6 +77,7 @@ def conflicts(
         shared_targets: As for `compare`.
         device: As for `compare`.
     """
+    check_files(requests, corpus, statistics)
     lm = load_model(model, dtype, device)
     stage = Stage(lm, Evaluator(budget, paraphrases=2, locality=4, portability=0, decode=decode))
     streams = {seed: overwrites(*_facts(requests, facts, seed, choice), rounds, seed) for seed in seeds or [0, 1]}

@@ -21,7 +21,7 @@ from lightning_edit.jobs.diagnose_trial import ASKED, Trial, score_of, stretch_n
 from lightning_edit.jobs.geometry_plots import Axis, Line, at_counts, draw_panels
 from lightning_edit.jobs.geometry_reading import read_batches
 from lightning_edit.jobs.geometry_settings import Reading
-from lightning_edit.jobs.inputs import EMBEDDED, gather_moments, read_requests
+from lightning_edit.jobs.inputs import EMBEDDED, check_files, gather_moments, read_requests
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.runner.results import RunResult, Scalar
@@ -76,6 +76,7 @@ def diagnose(
         raise EditError(
             f"editor {editor!r} has no option `layers` to try; expected a closed-form editor, such as memit"
         )
+    check_files(requests, corpus, statistics)
     lm = load_model(model, dtype, device)
     wanted, notes = read_requests(requests, count)
     first = get_editor(editor, **(options or {}))

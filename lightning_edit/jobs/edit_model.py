@@ -22,7 +22,7 @@ from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.evaluation.going_on import remark_on_going_on
 from lightning_edit.jobs.common_options import as_asked, fill_in
 from lightning_edit.jobs.export import Export, export_edits
-from lightning_edit.jobs.inputs import read_requests, sample_corpus
+from lightning_edit.jobs.inputs import check_files, read_requests, sample_corpus
 from lightning_edit.jobs.proposal import with_proposed_layers
 from lightning_edit.jobs.protocols import protocol_name
 from lightning_edit.judges.build import get_judge
@@ -94,16 +94,17 @@ def edit_model(
     if editor_hparams is not None:
         editor, published = from_easyedit(editor_hparams)
         options = {**published, **(options or {})}
-    module = EditableModule.from_pretrained(model, dtype=dtype)
-    lm = module.language_model
+    check_files(requests, corpus, statistics)
     wanted, notes = read_requests(requests, count, on_bad)
     how = answers or AnswerOptions()
     given = fill_in(editor, options or {}, as_asked(how))
-    get_editor(editor, **given)  # refuses wrong options before anything is traced
+    get_editor(editor, **given)  # refuses wrong options before anything is loaded
+    evaluator = Evaluator(budget, 2, 4, 4, seed, decode, options=how, judge=get_judge(judge))
+    module = EditableModule.from_pretrained(model, dtype=dtype)
+    lm = module.language_model
     settled, traced = with_proposed_layers(editor, given, lm, wanted)
     method = get_editor(editor, **settled)
     notes += [traced] if traced else []
-    evaluator = Evaluator(budget, 2, 4, 4, seed, decode, options=how, judge=get_judge(judge))
     with show_progress(lm, "asking the unedited model"):
         baseline = evaluator.measure_baseline(lm, wanted)
         before = RunResult("before", measure(lm, wanted, evaluator, baseline)[0])

@@ -18,7 +18,7 @@ from lightning_edit.jobs.events_goals import EventGoals
 from lightning_edit.jobs.events_report import make_results
 from lightning_edit.jobs.events_stream import draw_events
 from lightning_edit.jobs.events_world import Taught
-from lightning_edit.jobs.inputs import Choice
+from lightning_edit.jobs.inputs import Choice, check_files
 from lightning_edit.jobs.leaderboard_cells import CellFolder
 from lightning_edit.jobs.leaderboard_entries import read_entries
 from lightning_edit.jobs.preparer import KeySource
@@ -90,6 +90,7 @@ def events(
             "lightning-edit run train_mend"
         )
     drawn = draw_events(requests, max(load.total for load in plans), seed, choice, taught)
+    check_files(requests, corpus, statistics)
     lm = load_model(model, dtype, device)
     arena = EventArena(lm, drawn.events, asked)
     source, keys = ModelSource(model, dtype), KeySource(requests, corpus, statistics, tokens)

@@ -13,7 +13,7 @@ from lightning_edit.geometry.spectrum import Spectrum
 from lightning_edit.jobs.geometry_plots import Axis, Line, draw_panels
 from lightning_edit.jobs.geometry_reading import points_of, read_batches, read_spectra
 from lightning_edit.jobs.geometry_settings import Reading
-from lightning_edit.jobs.inputs import EMBEDDED, draw_stream
+from lightning_edit.jobs.inputs import EMBEDDED, check_files, draw_stream
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.seq2seq import auto_class
@@ -42,6 +42,7 @@ def collapse(
         device: Where the model goes; the first GPU, or else the CPU, where absent.
     """
     how = reading or Reading()
+    check_files(requests, texts=how.texts)
     lm = load_model(model, dtype, device)
     stream = [] if requests == EMBEDDED or how.texts else draw_stream(requests, 1, 0, "first")
     batches = read_batches(lm, how, requests, stream)

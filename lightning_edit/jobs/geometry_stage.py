@@ -21,7 +21,7 @@ from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
 from lightning_edit.jobs.geometry_reading import points_of, read_batches, read_spectra
 from lightning_edit.jobs.geometry_settings import Edits, Reading
-from lightning_edit.jobs.inputs import draw_stream, gather_moments
+from lightning_edit.jobs.inputs import check_files, draw_stream, gather_moments
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.requests import EditRequest
@@ -82,6 +82,7 @@ class GeometryStage:
         dtype: str = "float32",
         device: str | None = None,
     ) -> None:
+        check_files(edits.requests, edits.corpus, edits.statistics, reading.texts)
         self.lm = lm = load_model(model, dtype, device)
         self.reading, self.evaluator, self.seed = reading, evaluator, edits.seed
         self.abilities = 0  # questions asked for each ability of the embedded model at the last measurement

@@ -13,6 +13,7 @@ import torch
 
 from lightning_edit.algebra import KeyCovariance
 from lightning_edit.bars import show_progress
+from lightning_edit.data.hub import local_file
 from lightning_edit.data.load import OnBad, load_requests
 from lightning_edit.data.text import read_texts
 from lightning_edit.errors import EditError, RequestError
@@ -25,6 +26,27 @@ EMBEDDED = "embedded"
 SAMPLE_LENGTH = 64  # tokens the model writes behind each prompt of a sampled corpus
 TOKENS_PER_UNIT = 20  # tokens read for key statistics, for each unit of the inner width
 Choice = Literal["random", "first"]
+
+
+def check_files(
+    requests: str = EMBEDDED, corpus: str | None = None, statistics: str | None = None, texts: str | None = None
+) -> None:
+    """Refuse files that are not there, before a model is loaded, which can take minutes.
+
+    Args:
+        requests: Request file, an address on the Hugging Face Hub, or `embedded`.
+        corpus: Text or JSONL file for key statistics.
+        statistics: File of key statistics.
+        texts: Text or JSONL file to read.
+
+    Raises:
+        RequestError: One of them is not there.
+    """
+    elsewhere = requests == EMBEDDED or requests.startswith("hf:")
+    given = {"requests": None if elsewhere else requests, "corpus": corpus, "statistics": statistics, "texts": texts}
+    for name, file in given.items():
+        if file is not None and not local_file(file).exists():
+            raise RequestError(f"found no file {file}, expected the {name} there; correct the path")
 
 
 def read_requests(source: str, count: int | None, on_bad: OnBad = "raise") -> tuple[list[EditRequest], list[str]]:

@@ -26,7 +26,7 @@ from lightning_edit.editors.reading import Reader
 from lightning_edit.errors import EditError
 from lightning_edit.jobs.cast import Declared
 from lightning_edit.jobs.compare import needed_layers
-from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
+from lightning_edit.jobs.inputs import Choice, check_files, draw_stream, gather_moments
 from lightning_edit.jobs.stage import load_model
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.requests import EditRequest
@@ -69,6 +69,7 @@ def interference(
         device: As for `compare`.
     """
     numbers = sorted(counts or [20, 50, 100, 200, 400])
+    check_files(requests, corpus, statistics)
     lm = load_model(model, dtype, device)
     streams = {seed: draw_stream(requests, numbers[-1], seed, choice) for seed in seeds or [0, 1, 2]}
     methods = {label: Declared.read(options, shared or {}, steps) for label, options in editors.items()}

@@ -22,7 +22,7 @@ from lightning_edit.evaluation import Evaluator
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
-from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
+from lightning_edit.jobs.inputs import Choice, check_files, draw_stream, gather_moments
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.model.language_model import LanguageModel
@@ -80,6 +80,7 @@ def latent_shift(
         shared_targets: As for `compare`.
         device: As for `compare`.
     """
+    check_files(requests, corpus, statistics)
     lm = load_model(model, dtype, device)
     depth = lm.num_layers - 1 if layer is None else layer
     evaluator = Evaluator(budget, paraphrases=1, locality=4, portability=0, decode=decode)

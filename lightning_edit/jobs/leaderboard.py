@@ -12,7 +12,7 @@ from typing import Any
 from lightning_edit.errors import EditError
 from lightning_edit.jobs.board import Board, ModelSource
 from lightning_edit.jobs.compare import UNEDITED
-from lightning_edit.jobs.inputs import Choice, draw_stream
+from lightning_edit.jobs.inputs import Choice, check_files, draw_stream
 from lightning_edit.jobs.leaderboard_cells import CellFolder, Load
 from lightning_edit.jobs.leaderboard_entries import plain, read_entries
 from lightning_edit.jobs.leaderboard_goals import Goals, Sources
@@ -77,9 +77,7 @@ def leaderboard(
             f"found loads of {[load.edits for load in plans]} edits and editors {', '.join(editors)}; expected "
             f"different loads, and no editor with the label {UNEDITED}."
         )
-    for file in (corpus, statistics):
-        if file is not None and not Path(file).is_file():
-            raise EditError(f"found no file {file}, which key statistics should come from; expected it, or another.")
+    check_files(requests, corpus, statistics)
     asked = measuring or Measuring()
     entries = read_entries(editors, shared or {}, asked.answers)
     lessons = mend or MENDPlan()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_edit.errors import RequestError
 from lightning_edit.evaluation import target_probabilities
-from lightning_edit.jobs.inputs import read_requests
+from lightning_edit.jobs.inputs import check_files, read_requests
 from lightning_edit.jobs.tracing import KINDS, PLACES, Fact, Trace, read_fact, subject_scale, trace
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.module import EditableModule
@@ -54,6 +54,7 @@ def locate(
         seed: Seed of the noise.
         dtype: Precision of the weights.
     """
+    check_files(requests)
     lm = EditableModule.from_pretrained(model, dtype=dtype).language_model
     wanted, notes = read_requests(requests, count)
     facts = known_facts(lm, wanted)

@@ -17,7 +17,7 @@ from lightning_edit.evaluation import Baseline, Evaluator
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
-from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
+from lightning_edit.jobs.inputs import Choice, check_files, draw_stream, gather_moments
 from lightning_edit.jobs.shared_targets import SharedTargets
 from lightning_edit.jobs.stage import Stage, load_model
 from lightning_edit.requests import EditRequest
@@ -83,6 +83,7 @@ def sensitivity(
     """
     if not l2 or not nullspace or single < 1:
         raise EditError(f"found l2={l2}, nullspace={nullspace}, single={single}; expected a grid and at least one edit")
+    check_files(requests, corpus, statistics)
     lm = load_model(model, dtype, device)
     evaluator = Evaluator(budget, paraphrases=2, locality=4, portability=1, decode=decode)
     stage = Stage(lm, evaluator)

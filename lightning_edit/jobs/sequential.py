@@ -23,7 +23,7 @@ from lightning_edit.evaluation import Evaluator
 from lightning_edit.evaluation.answering import Decoding
 from lightning_edit.jobs.cast import Cast, Declared
 from lightning_edit.jobs.compare import needed_layers
-from lightning_edit.jobs.inputs import Choice, draw_stream, gather_moments
+from lightning_edit.jobs.inputs import Choice, check_files, draw_stream, gather_moments
 from lightning_edit.jobs.stage import Plays, Stage, load_model
 from lightning_edit.model.language_model import as_language_model
 from lightning_edit.model.weights import write_weight
@@ -127,6 +127,7 @@ def sequential(
     chosen, parts = ways or list(get_args(Way)), numbers or [1, 5, 20, 100]
     if bad := [number for number in parts if not 1 <= number <= count]:
         raise EditError(f"found {bad[0]} steps for {count} edits; expected from 1 to as many as there are edits")
+    check_files(requests, corpus, statistics)
     lm = load_model(model, dtype, device)
     stage = Stage(lm, Evaluator(budget, paraphrases=2, locality=4, portability=1, decode=decode))
     streams = {seed: draw_stream(requests, count, seed, choice) for seed in seeds or [0, 1, 2]}

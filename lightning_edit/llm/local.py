@@ -8,10 +8,9 @@ says what it has just learned.
 import hashlib
 import json
 from collections.abc import Generator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from transformers import AutoTokenizer
 
 from lightning_edit.chat import Chat, render
 from lightning_edit.decoding import decode
@@ -20,7 +19,7 @@ from lightning_edit.evaluation.reading import check_thoughts_end
 from lightning_edit.llm.assistant import Reply
 from lightning_edit.model.identity import model_identity
 from lightning_edit.model.language_model import LanguageModel
-from lightning_edit.model.seq2seq import auto_class
+from lightning_edit.model.loading import load_pretrained
 
 _SAMPLED = 64  # numbers of each weight that its fingerprint is made of
 
@@ -74,8 +73,8 @@ class LocalModel:
             device: Where it runs.
             options: Arguments of `LocalModel`.
         """
-        model: Any = auto_class(name).from_pretrained(name, dtype=dtype).to(device).eval()
-        lm = LanguageModel(model, AutoTokenizer.from_pretrained(name), editable=False)
+        model, tokenizer = load_pretrained(name, dtype)
+        lm = LanguageModel(model.to(device).eval(), tokenizer, editable=False)
         return cls(lm, **options)  # type: ignore[arg-type]
 
     @property

@@ -278,7 +278,7 @@ def test_what_the_job_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert main(["run", "leaderboard", "--output", str(tmp_path), *more]) == 1
         assert "different loads, and no editor with the label unedited" in capsys.readouterr().err
     assert main(["run", "leaderboard_paper", "--output", str(tmp_path)]) == 1  # before anything is trained
-    assert "found no file wikipedia.jsonl" in capsys.readouterr().err
+    assert "found no file ZsRE-test-all.json" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     with pytest.raises(EditError, match="at least one edit"):
         Load(0)
