@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from lightning_edit.decoding import decode_tokens, forward_last
+from lightning_edit.editors import get_editor
+from lightning_edit.editors.grace import GRACE
+from lightning_edit.editors.wise import WISE
 from lightning_edit.evaluation.likelihood import score_continuations
 from lightning_edit.model.generation import generate
 from lightning_edit.model.language_model import LanguageModel
@@ -16,8 +19,37 @@ from tests.editors import gradient
 Make = Callable[..., LanguageModel]
 FAMILIES = ["gpt2", "gptj", "opt", "llama", "mistral", "qwen2"]
 OTHERS = ["She works for the company", "He was born in the city, and", "What is the language of the people there?"]
+GRACE_OPTIONS: dict[str, Any] = {"layer": 1, "radius": 0.05, "lr": 0.5, "steps": 60, "stop_loss": 0.02}
+WISE_OPTIONS: dict[str, Any] = {
+    "layer": 1,
+    "lr": 1.0,
+    "steps": 60,
+    "alpha": 0.2,
+    "beta": 1.5,
+    "gamma": 1.0,
+    "density": 0.5,
+    "stop_loss": 0.05,
+    "contexts": ["The city is known. "],
+    "texts": OTHERS,
+    "unrelated": 3,
+}
 
-__all__ = ["FAMILIES", "OTHERS", "Make", "fact", "facts", "logits", "one_by_one", "prompts_of", "says", "written"]
+__all__ = [
+    "FAMILIES",
+    "GRACE_OPTIONS",
+    "OTHERS",
+    "WISE_OPTIONS",
+    "Make",
+    "fact",
+    "facts",
+    "grace",
+    "logits",
+    "one_by_one",
+    "prompts_of",
+    "says",
+    "wise",
+    "written",
+]
 
 
 def fact(number: int, target: str | None = None, **changes: Any) -> EditRequest:
@@ -60,3 +92,19 @@ def one_by_one(lm: LanguageModel, prompts: Sequence[str], length: int = 6) -> tu
     ours = [decode_tokens(lm, [prompt], length)[0] for prompt in prompts]
     theirs = [generate(lm, [prompt], length)[0] for prompt in prompts]
     return ours, theirs
+
+
+def grace(lm: LanguageModel, **options: Any) -> GRACE:
+    """A quick GRACE that is attached."""
+    made = get_editor("grace", **{**GRACE_OPTIONS, **options})
+    made.attach(lm)
+    assert isinstance(made, GRACE)
+    return made
+
+
+def wise(lm: LanguageModel, **options: Any) -> WISE:
+    """A quick WISE that is attached."""
+    made = get_editor("wise", **{**WISE_OPTIONS, **options})
+    made.attach(lm)
+    assert isinstance(made, WISE)
+    return made
