@@ -104,6 +104,8 @@ def edit_model(
     lm = module.language_model
     settled, traced = with_proposed_layers(editor, given, lm, wanted)
     method = get_editor(editor, **settled)
+    method.attach(lm)  # refuses what does not fit the model before it is asked anything
+    method.detach(lm)
     notes += [traced] if traced else []
     with show_progress(lm, "asking the unedited model"):
         baseline = evaluator.measure_baseline(lm, wanted)

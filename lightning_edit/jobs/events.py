@@ -89,8 +89,8 @@ def events(
             f"found no network for {', '.join(untrained)}, expected `checkpoint` among its options. Train one: "
             "lightning-edit run train_mend"
         )
-    drawn = draw_events(requests, max(load.total for load in plans), seed, choice, taught)
     check_files(requests, corpus, statistics)
+    drawn = draw_events(requests, max(load.total for load in plans), seed, choice, taught)
     lm = load_model(model, dtype, device)
     arena = EventArena(lm, drawn.events, asked)
     source, keys = ModelSource(model, dtype), KeySource(requests, corpus, statistics, tokens)

@@ -41,7 +41,10 @@ def check_files(
 
     Raises:
         RequestError: One of them is not there.
+        EditError: There are a corpus and key statistics.
     """
+    if corpus is not None and statistics is not None:
+        raise EditError(f"found corpus={corpus!r} and statistics={statistics!r}; expected one of them at most")
     elsewhere = requests == EMBEDDED or requests.startswith("hf:")
     given = {"requests": None if elsewhere else requests, "corpus": corpus, "statistics": statistics, "texts": texts}
     for name, file in given.items():

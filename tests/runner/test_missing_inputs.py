@@ -10,8 +10,8 @@ from lightning_edit.jobs.inputs import check_files
 from lightning_edit.llm.local import LocalModel
 from lightning_edit.module import EditableModule
 
-JOBS = ["edit_model", "fairness", "labyrinth_main", "labyrinth_conflicts", "labyrinth_interference", "locate", "diagnose"]
-JOBS += ["labyrinth_latent_shift", "labyrinth_sensitivity", "sequential_vs_one_time", "leaderboard_events"]
+JOBS = ["edit_model", "fairness", "labyrinth_main", "labyrinth_conflicts", "labyrinth_interference", "locate"]
+JOBS += ["diagnose", "labyrinth_latent_shift", "labyrinth_sensitivity", "sequential_vs_one_time", "leaderboard_events"]
 
 
 @pytest.mark.parametrize("job", [*JOBS, "revisiting_collapse", "revisiting_stability"])
@@ -46,5 +46,5 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
 def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path, model_folder: Path) -> None:
     for file in ("config.json", "generation_config.json", "model.safetensors"):
         (tmp_path / file).write_bytes((model_folder / file).read_bytes())
-    with pytest.raises(EditError, match="found no model that can be loaded as .*expected a folder with a model and its"):
+    with pytest.raises(EditError, match=r"found no model that can be loaded as .* folder with a model and its tok"):
         EditableModule.from_pretrained(tmp_path)
