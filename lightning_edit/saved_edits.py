@@ -18,7 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from lightning_edit.editors.description import describe_editor, editor_path, make_editor
 from lightning_edit.editors.editor import Editor
-from lightning_edit.editors.exporting import is_first_rank, write_edited
+from lightning_edit.editors.exporting import write_edited
+from lightning_edit.editors.first_rank import is_first_rank
 from lightning_edit.editors.plain import Writer, read_tree
 from lightning_edit.editors.site_backup import fingerprint
 from lightning_edit.errors import EditError, StateError

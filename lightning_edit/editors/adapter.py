@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +22,9 @@ from lightning_edit.editors.site_state import whole_ledger
 from lightning_edit.errors import LedgerError
 from lightning_edit.model.language_model import LanguageModel
 
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
 BASE_FILE = "edited_base.safetensors"
 
 
@@ -31,8 +34,11 @@ def export_adapter(
     folder: str | PathLike[str],
     name: str | None = None,
     rank: int | None = None,
+    write: bool = True,
 ) -> dict[str, Any]:
     """Write the edits as a PEFT adapter.
+
+    The rows of ledgers are gathered where processes share them: every rank calls, one of them with `write`.
 
     Args:
         lm: The language model that carries them.
@@ -40,6 +46,7 @@ def export_adapter(
         folder: Where to write; it is made.
         name: Hub name or folder of the base model, for the adapter's configuration.
         rank: Rank of the adapter at most; the one that is exact where None.
+        write: Whether this process writes.
 
     Returns:
         Ranks, what the file lacks of the exact update (`Loss`), hashes of the base weights, and the file in which those
@@ -48,8 +55,6 @@ def export_adapter(
     Raises:
         LedgerError: There are no columns, or a penalty, or the rank is below 1.
     """
-    from peft import LoraConfig
-
     if not any(len(site.ledger) for site in sites):
         raise LedgerError(
             "there are no columns to export; expected an editor that keeps its edits and has made some. An absorbed "
@@ -58,30 +63,21 @@ def export_adapter(
     exact = {lm.site(site.layer).name: whole_ledger(site) for site in sites}
     factors = {module: update_factors(ledger, rank) for module, ledger in exact.items()}
     ranks = {module: found.rank for module, found in factors.items()}
-    config = LoraConfig(
-        r=max(ranks.values()),
-        lora_alpha=max(ranks.values()),
-        target_modules=list(ranks),
-        rank_pattern=ranks,
-        alpha_pattern=ranks,
-        fan_in_fan_out=lm.site(sites[0].layer).transposed,
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=name or str(lm.model.config._name_or_path),
-        inference_mode=True,
-    )
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(target))
     tensors = _tensors(factors)
-    save_file(tensors, target / "adapter_model.safetensors", {"format": "pt"})
     bases = {lm.site(site.layer).name: base_weight(site) for site in sites}
-    moved = [site for site in sites if fingerprint(base_weight(site)) != site.source]
-    if moved:
-        save_file({f"{module}.weight": _stored(lm, base) for module, base in bases.items()}, target / BASE_FILE)
+    hashes = {module: fingerprint(base) for module, base in bases.items()}
+    moved = any(hashes[lm.site(site.layer).name] != site.source for site in sites)
+    if write:
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        _config(lm, ranks, name).save_pretrained(str(target))
+        save_file(tensors, target / "adapter_model.safetensors", {"format": "pt"})
+        if moved:
+            save_file({f"{module}.weight": _stored(lm, base) for module, base in bases.items()}, target / BASE_FILE)
     return {
         "ranks": ranks,
         "loss": {module: asdict(measure_loss(exact[module], _read(tensors, module))) for module in ranks},
-        "base_sha256": {module: fingerprint(base) for module, base in bases.items()},
+        "base_sha256": hashes,
         "base_file": BASE_FILE if moved else None,
     }
 
@@ -94,6 +90,23 @@ def base_weight(site: EditedSite) -> Tensor:
     """
     base = site.ledger.base
     return site.rows.gather((base if site.ignored is None else base.double() + site.ignored).to(site.deployed.dtype))
+
+
+def _config(lm: LanguageModel, ranks: Mapping[str, int], name: str | None) -> "LoraConfig":
+    """PEFT's configuration: every module with its own rank, and a scale of one."""
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=max(ranks.values()),
+        lora_alpha=max(ranks.values()),
+        target_modules=list(ranks),
+        rank_pattern=dict(ranks),
+        alpha_pattern=dict(ranks),
+        fan_in_fan_out=lm.sites[0].transposed,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=name or str(lm.model.config._name_or_path),
+        inference_mode=True,
+    )
 
 
 def _tensors(factors: Mapping[str, Factors]) -> dict[str, Tensor]:

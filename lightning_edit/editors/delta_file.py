@@ -72,7 +72,7 @@ class DeltaFile:
 
 
 def write_delta(
-    path: str | PathLike[str], changes: Sequence[Change], requests: Sequence[str], model: str
+    path: str | PathLike[str], changes: Sequence[Change], requests: Sequence[str], model: str, write: bool = True
 ) -> dict[str, Any]:
     """Write a delta file.
 
@@ -85,6 +85,7 @@ def write_delta(
         changes: What became of the weights.
         requests: Ids of the requests.
         model: Identity of the model.
+        write: Whether this process writes.
 
     Returns:
         What the file says about itself: format, model, requests, and for each site its hashes.
@@ -103,8 +104,9 @@ def write_delta(
         hashes = {"base": change.base, "edited": change.edited, "became": became}
         sites[change.module] = {name: fingerprint(weight) for name, weight in hashes.items()}
     about = {"format": FORMAT, "model": model, "requests": list(requests), "sites": sites}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, {"edits": json.dumps(about)})
+    if write:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, path, {"edits": json.dumps(about)})
     return about
 
 

@@ -30,7 +30,9 @@ class EMMET(CovarianceEditor):
         if noise is not None and not 0 <= noise < float("inf"):
             raise EditError(f"noise={noise}; expected a finite number, 0 or more.")
         self._given_noise = noise
-        self.noise = 0.1 if noise is None else noise
+        preset = options.get("preset")
+        of_preset = preset.noise if isinstance(preset, Preset) else None  # so that what it excludes is said now
+        self.noise = noise if noise is not None else 0.1 if of_preset is None else of_preset
         super().__init__(history=history, **options)
 
     def make_noise(self, preset: Preset) -> float:

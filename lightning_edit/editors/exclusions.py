@@ -60,7 +60,7 @@ def check_exact_values(noise: float, history: str, deployment: str, conflicts: s
         raise EditError(
             f"deployment='none' with noise 0, history={history!r} and passes={passes}: columns may have to go, and a "
             "step that is read on the deployed weight alone cannot take one out where values are met exactly; expected "
-            "history='absorbed' with one pass, or deployment='feedback'."
+            "history='absorbed' with one pass, or deployment='feedback', or (EMMET, by its preset too) a noise above 0."
         )
     if conflicts == "append" and history == "kept":
         raise EditError(

@@ -1,7 +1,8 @@
 """Ways out: the edits as an adapter, as a delta file, or merged into the weights, each with a note of what is in it.
 
 An adapter loads with plain PEFT, a merged model with plain transformers. The note, `edits.json`, says which requests
-they carry and how far the model's weights are from the exact ones. This file knows what goes where; how adapters and
+they carry and how far the model's weights are from the exact ones. Where the weights are sharded every rank has to
+call, the first one writes, and all get the note when it is written. This file knows what goes where; how adapters and
 delta files are written stands in files of their own.
 """
 
@@ -11,11 +12,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
-
 from lightning_edit.editors.adapter import base_weight, export_adapter
 from lightning_edit.editors.delta_file import Change, write_delta
 from lightning_edit.editors.edited_site import EditedSite
+from lightning_edit.editors.first_rank import first_rank_writes
 from lightning_edit.editors.low_rank import Factors, update_factors
 from lightning_edit.editors.site_state import whole_ledger
 from lightning_edit.errors import LedgerError
@@ -65,13 +65,15 @@ def write_adapter(
     Returns:
         The note.
     """
-    return _write_note(folder, note | export_adapter(lm, sites, folder, name, rank))
+    with first_rank_writes(lm.model) as writes:
+        note = note | export_adapter(lm, sites, folder, name, rank, writes)
+        if writes:
+            _write_note(folder, note)
+    return note
 
 
 def write_merged(lm: LanguageModel, folder: str | PathLike[str], note: dict[str, Any]) -> dict[str, Any]:
     """Write the model with its edits, a PEFT adapter merged in, and a note.
-
-    Sharded weights are gathered: every rank has to call, and the first one writes.
 
     Args:
         lm: The language model that carries the edits.
@@ -81,9 +83,11 @@ def write_merged(lm: LanguageModel, folder: str | PathLike[str], note: dict[str,
     Returns:
         The note.
     """
-    first = is_first_rank()
-    write_edited(lm, folder, first)
-    return _write_note(folder, note) if first else note
+    with first_rank_writes(lm.model) as writes:
+        write_edited(lm, folder, writes)
+        if writes:
+            _write_note(folder, note)
+    return note
 
 
 def write_edited(lm: LanguageModel, folder: str | PathLike[str], write: bool = True) -> None:
@@ -102,11 +106,6 @@ def write_edited(lm: LanguageModel, folder: str | PathLike[str], write: bool = T
     finally:
         if before is None:
             del config.edited_from
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one that writes files."""
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def find_changes(lm: LanguageModel, sites: Sequence[EditedSite], base: LanguageModel | None = None) -> list[Change]:
@@ -153,8 +152,10 @@ def write_difference(
     Returns:
         The note, with what the file says of itself.
     """
-    changes = find_changes(lm, sites, base)
-    return note | write_delta(path, changes, note["requests"], note["model"])
+    with first_rank_writes(lm.model) as writes:
+        changes = find_changes(lm, sites, base)
+        about = write_delta(path, changes, note["requests"], note["model"], writes)
+    return note | about
 
 
 def _factors(site: EditedSite) -> Factors | None:
@@ -162,7 +163,6 @@ def _factors(site: EditedSite) -> Factors | None:
     return update_factors(whole_ledger(site)) if len(site.ledger) and site.ledger.penalty is None else None
 
 
-def _write_note(folder: str | PathLike[str], note: dict[str, Any]) -> dict[str, Any]:
+def _write_note(folder: str | PathLike[str], note: dict[str, Any]) -> None:
     """Put the note beside what it is about."""
     (Path(folder) / NOTE_FILE).write_text(json.dumps(note, indent=2) + "\n")
-    return note

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_edit.algebra import CovariancePrior, KeyCovariance, RidgePrior
+from lightning_edit.algebra import CovariancePrior, KeyCovariance, L1Penalty, RidgePrior
 from lightning_edit.editors import ClosedFormEditor, get_editor
 from lightning_edit.editors.presets import Preset
 from lightning_edit.editors.residual import Sharing, mismatch
@@ -218,6 +218,17 @@ def test_emmet_takes_its_numbers_from_the_preset(make_lm: Make, moments: Moments
         assert editor.sites[0].ledger.prior.fingerprint == RidgePrior(moment, 7.0, 0.2).fingerprint
     plain = get_editor("emmet")
     assert plain.make_noise(Preset("quiet")) == 0.1
+
+
+@pytest.mark.parametrize("options", [{"deployment": "none"}, {"conflicts": "append"}])
+def test_what_a_presets_noise_of_zero_excludes_is_said_when_the_editor_is_made(options: dict[str, object]) -> None:
+    exact, kept = Preset("exact", noise=0.0), {"history": "kept", **options}
+    with pytest.raises(EditError, match="with noise 0"):
+        get_editor("emmet", preset=exact, **kept)
+    get_editor("emmet", preset=exact, noise=0.1, **kept)  # one's own comes first
+    get_editor("emmet", preset=Preset("slack", noise=0.2), **kept)
+    with pytest.raises(EditError, match="penalty with noise 0"):
+        get_editor("emmet", preset=exact, penalty=L1Penalty(weight=0.1))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Edits without a Trainer, on a model that is cut over the processes there are, and on a whole one; and its folders."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
@@ -16,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lightning_edit.algebra.gram import GramForm
 from lightning_edit.editors import ClosedFormEditor, get_editor
 from lightning_edit.editors.site_state import whole_ledger
-from lightning_edit.errors import LedgerError
+from lightning_edit.errors import LedgerError, StateError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.rows import Rows
 from lightning_edit.model.saving import save_folder
@@ -140,6 +142,38 @@ def adapted(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict[
         says = lm.model.eval()(input_ids=torch.arange(12)[None]).logits
     same = before.keys() == after.keys() and all(torch.equal(after[name], value) for name, value in before.items())
     return {"logits": says, "untouched": same, "names": sorted(before)}
+
+
+def exported(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict[str, Any]:
+    """Export on every process to the same place, writing slowly; who wrote, what was there then, and what was said."""
+    lm = make_module(backend, "llama").language_model
+    statistics = collect_statistics(lm, texts(20), LAYERS)
+    if mesh is not None:
+        cut_over(mesh, lm)
+    editor = get_editor("memit", **FEW)
+    assert isinstance(editor, ClosedFormEditor)
+    editor.prepare(lm, statistics=statistics)
+    editor.edit(lm, requests(3))
+    wrote: list[str] = []
+
+    def slowly(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        time.sleep(0.5)
+        wrote.append(Path(path).name)
+        save_file(tensors, path, metadata)
+
+    adapter, delta = folder / "adapter", folder / "edits.safetensors"
+    with mock.patch.multiple("lightning_edit.editors.adapter", save_file=slowly):
+        notes = [editor.export_adapter(lm, adapter, name="tiny")]
+        there = [sorted(path.name for path in adapter.iterdir())]
+    with mock.patch.multiple("lightning_edit.editors.delta_file", save_file=slowly):
+        notes.append(editor.export_delta(lm, delta))
+        there.append([delta.name] if delta.is_file() else [])
+    (folder / "taken").touch()
+    try:
+        editor.export_adapter(lm, folder / "taken")
+    except (FileExistsError, StateError) as error:
+        return {"wrote": wrote, "there": there, "notes": notes, "said": f"{type(error).__name__}: {error}"}
+    raise AssertionError("a file was taken for a folder")
 
 
 def whole(model: nn.Module) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from lightning_edit.errors import StrategyError
 from lightning_edit.sharded_module import ShardedEditableModule
 from tests.callbacks.training import SaveAt, editing, fit, make_tokenizer, tiny_module
 from tests.survival.ddp_run import STEPS, data
-from tests.survival.fsdp_edits import SCENES, adapted, play, shares
+from tests.survival.fsdp_edits import SCENES, adapted, exported, play, shares
 
 
 def two(tensor_parallel: int = 1) -> dict[str, Any]:
@@ -94,6 +94,7 @@ def main() -> None:
     mesh = init_device_mesh("cpu", (2,))  # over the processes that the Trainer has started
     results["scenes"] = {scene: play(backend, scene, mesh) for scene in SCENES}
     results |= {"shares": shares(mesh), "adapted": adapted(backend, folder, mesh), "refusals": refusals(backend)}
+    results["exported"] = exported(backend, folder, mesh)
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     torch.save(results, folder / f"rank{rank}.pt")
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lightning_edit.editors import ClosedFormEditor, get_editor
 from tests.callbacks.training import QUICK, same, tiny_module
 from tests.ranks import run_ranks
-from tests.survival.fsdp_edits import LAYERS, SCENES, adapted, play, weights
+from tests.survival.fsdp_edits import LAYERS, SCENES, adapted, exported, play, weights
 from tests.survival.fsdp_run import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*is experimental")]
@@ -116,6 +117,33 @@ def test_an_adapter_on_a_sharded_model_is_merged_into_the_folder(
         with torch.no_grad():
             says = merged.eval()(input_ids=torch.arange(12)[None]).logits
         assert (says - found["logits"]).norm() <= 1e-5 * says.norm()
+
+
+def test_one_rank_exports_and_the_others_wait(
+    ranks: list[dict[str, Any]], folder: Path, trained_backend: str, tmp_path: Path
+) -> None:
+    first, second = (rank["exported"] for rank in ranks)
+    alone = exported(trained_backend, tmp_path)
+    assert first["wrote"] == alone["wrote"] == ["adapter_model.safetensors", "edits.safetensors"]
+    assert second["wrote"] == []
+    assert first["there"] == second["there"] == alone["there"]
+    assert first["notes"] == second["notes"]
+    for note, other in zip(first["notes"], alone["notes"], strict=True):
+        assert note["requests"] == other["requests"] == [f"r{i}" for i in range(3)]
+    for name in ("adapter/adapter_model.safetensors", "edits.safetensors"):
+        found, wanted = load_file(folder / name), load_file(tmp_path / name)
+        assert found.keys() == wanted.keys()
+        for left, right in ((name, name.replace("lora_B", "lora_A").replace(".left", ".right")) for name in wanted):
+            if left != right:  # an update's two factors
+                update, expected = (_product(tensors[left], tensors[right]) for tensors in (found, wanted))
+                assert (update - expected).norm() <= 1e-5 * expected.norm()
+    assert [one["said"][:15] for one in (first, alone)] == ["FileExistsError"] * 2
+    assert second["said"].startswith('StateError: found processes that could not write ({0: "FileExistsError')
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """A Bᵀ, or lora_B lora_A."""
+    return left.double() @ (right if len(right) == left.shape[1] else right.T).double()
 
 
 def test_what_cannot_work_is_refused_on_every_rank(ranks: list[dict[str, Any]]) -> None:
