@@ -10,8 +10,6 @@ from transformers import PreTrainedTokenizerFast
 
 from lightning_edit.editors import EditRefused, get_editor
 from lightning_edit.editors.editor import Editor
-from lightning_edit.editors.gradient_settings import find_settings, gradient_presets, read_gradient_presets
-from lightning_edit.editors.preset_sheet import shipped_presets
 from lightning_edit.errors import EditError, RequestError, SiteError, StateError
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.weights import base_layer
@@ -265,38 +263,3 @@ def test_what_cannot_be_learned_is_said(make_lm: Make) -> None:
         get_editor("ft_l", layers=[9]).attach(lm)
     with pytest.raises(EditError, match="found lr=-1"):
         get_editor("ft_l", layers=[0], lr=-1).edit(lm, facts(1))
-
-
-def test_published_numbers_arrive_and_fit_their_models(make_lm: Make) -> None:
-    for editor, entries in gradient_presets().items():
-        assert "default" in entries
-        for name, settings in entries.items():
-            if name not in ("default", "embedded"):
-                blocks = shipped_presets()[name].shape[2]
-                assert all(isinstance(layer, str) or layer < blocks for layer in settings.layers or ())
-                assert "@" in settings.source, (editor, name)
-    assert gradient_presets()["ft_l"]["gpt2-xl"].norm_constraint == 5e-4
-    assert gradient_presets()["ft_m"]["gpt2-xl"].norm_constraint is None
-    assert gradient_presets()["ft_l"]["llama-2-7b"].layers == (21,)
-    assert gradient_presets()["ft_l"]["llama-3.2-3b"].layers == (21,)
-    lm = make_lm()  # of three blocks, nearest to a model of 28
-    assert find_settings(lm, "ft_m").layers == (2,)
-    assert find_settings(lm, "ft_l", "Mistral-7B").norm_constraint == 5e-5
-    with pytest.raises(EditError, match="ft_l has no preset 'x'; expected one of default"):
-        find_settings(lm, "ft_l", "x")
-    assert get_editor("ft_l", preset="gpt2-xl").attach(lm) == [0]
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("{source: here, lr: 5e-4}", "found lr: '5e-4'"),
-        ("{source: here, clamp: 1.0}", "found clamp: 1.0"),
-        ("{lr: 0.5}", "found no source"),
-    ],
-)
-def test_a_preset_with_a_fault_is_refused(line: str, words: str) -> None:
-    with pytest.raises(EditError, match=words):
-        read_gradient_presets(f"ft_l:\n  default: {line}\n")
-    with pytest.raises(EditError, match=r"ft_l\.mine is no preset"):
-        read_gradient_presets("ft_l: {default: {source: here}, mine: {source: here}}")
