@@ -31,7 +31,8 @@ def test_every_kind_of_file_is_looked_for(tmp_path: Path) -> None:
     check_files("hf://datasets/owner/name/file.json")
     there = tmp_path / "text.txt"
     there.write_text("A text.")
-    check_files(str(there), str(there), str(there), str(there))
+    check_files(str(there), str(there), texts=str(there))
+    check_files(str(there), statistics=str(there))
     for name in ("corpus", "statistics", "texts"):
         with pytest.raises(RequestError, match=f"expected the {name} there"):
             check_files(str(there), **{name: str(tmp_path / "none")})
