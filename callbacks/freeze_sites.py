@@ -41,7 +41,7 @@ class FreezeSites(Callback):
                 raise StrategyError("FreezeSites(layers=None) beside ContinualEdit(editor=None): expected the layers.")
             layers = editing.editor.attach(lm)
             written = editing.editor.weights(lm)  # which may be others than the output projections
-        weights = [base_layer(lm.projection(layer)).get_parameter("weight") for layer in layers]
+        weights: list[Tensor] = [base_layer(lm.projection(layer)).get_parameter("weight") for layer in layers]
         weights = list({id(weight): weight for weight in [*weights, *written]}.values())
         self._frozen = [weight for weight in weights if weight.requires_grad]
         for weight in weights:

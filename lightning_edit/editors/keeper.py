@@ -4,15 +4,18 @@
 `base.py`.
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
 from lightning_edit.algebra import KeyCovariance, Prior
 from lightning_edit.editors import exporting
+from lightning_edit.editors.contexts import resolve_contexts
 from lightning_edit.editors.edited_site import EditedSite
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.estate import Declaration, Estate
@@ -111,6 +114,33 @@ class Keeper(Editor):
                     "Call reprior() to solve all active edits again with the new ones."
                 )
         self._estate.priors, self._estate.statistics = priors, file_of(statistics)
+
+    def twin(self, module: object, seed: int) -> Self:
+        """A copy of an editor that has not edited yet, as if it had been made with another seed.
+
+        Priors hang on key statistics alone and never change: the two share them. Contexts that are sampled are sampled
+        anew.
+
+        Args:
+            module: The `EditableModule` or `LanguageModel` that it was prepared for.
+            seed: Seed of its contexts.
+
+        Raises:
+            StateError: If the editor has edited, or was prepared for another model.
+        """
+        lm = as_language_model(module)
+        self._estate.attach(lm)
+        if self._estate.sites or self.requests:
+            raise StateError(
+                f"this editor has ledgers of {len(self.requests)} requests; expected one that was prepared and has not "
+                "edited. Make and prepare a new one."
+            )
+        made = copy.deepcopy(self, {id(prior): prior for prior in self._estate.priors.values()})
+        declared = made._estate.declaration
+        made._estate.declaration = replace(declared, seed=seed)
+        if isinstance(declared.contexts, int) and seed != declared.seed:
+            made._estate.contexts = resolve_contexts(lm, declared.contexts, seed)
+        return made
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain containers with which another editor goes on bit for bit."""

@@ -4,7 +4,6 @@ What a job is told of its editors is a mapping of options; here that becomes edi
 they are handed, and who looks, stands in `stage.py`.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +59,7 @@ class Declared:
 
 
 class Cast:
-    """Prepared editors of one declaration: a closed-form one's priors are made once, and copied.
+    """Prepared editors of one declaration: a closed-form one's priors are made once, whatever the seeds of contexts.
 
     Args:
         method: The declaration.
@@ -77,7 +76,7 @@ class Cast:
         optimizer: TargetOptimizer | None = None,
     ) -> None:
         self.method, self._lm, self._moments, self._optimizer = method, lm, moments, optimizer
-        self._ready: Editor | None = None
+        self._ready: ClosedFormEditor | None = None
 
     def editor(self, seed: int = 0) -> Editor:
         """An editor that is ready for its first edit.
@@ -92,10 +91,10 @@ class Cast:
 
     def _prepared(self, seed: int) -> Editor:
         """An editor with its priors."""
-        if self._ready is not None:
-            return copy.deepcopy(self._ready)
-        editor = self.method.build(seed)
-        editor.prepare(self._lm, statistics=self._moments if editor.needs_statistics else None)
-        if isinstance(editor, ClosedFormEditor) and not isinstance(self.method.options.get("contexts"), int):
-            self._ready = copy.deepcopy(editor)
-        return editor
+        if self._ready is None:
+            editor = self.method.build(seed)
+            editor.prepare(self._lm, statistics=self._moments if editor.needs_statistics else None)
+            if not isinstance(editor, ClosedFormEditor):
+                return editor
+            self._ready = editor
+        return self._ready.twin(self._lm, self.method.options.get("seed", seed))
