@@ -11,7 +11,7 @@ from lightning_edit.errors import EditError, SiteError
 from lightning_edit.model.attention import attention_output
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.targets import Column, TargetOptions, TargetPrompt, optimize_targets
-from tests.test_targets import columns, easy_columns, loud
+from tests.plain_targets import columns, easy_columns, loud
 
 Build = Callable[..., PreTrainedModel]
 ATTENTION = {

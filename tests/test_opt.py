@@ -14,7 +14,7 @@ from lightning_edit.model.statistics import collect_statistics
 from lightning_edit.targets import TargetOptions, optimize_targets
 from tests.conftest import INNER, SENTENCES, WIDTH
 from tests.editors.conftest import STRONG, facts, says
-from tests.test_targets import columns, easy_columns, loud, plain_loop
+from tests.plain_targets import check_against_plain_loop, columns, easy_columns, loud
 
 Build = Callable[..., PreTrainedModel]
 BEFORE: dict[str, Any] = {}
@@ -53,12 +53,7 @@ def test_statistics_know_no_padding(lm: LanguageModel) -> None:
 def test_targets_equal_a_plain_loop_one_by_one(lm: LanguageModel, prefix_cache: bool) -> None:
     options = TargetOptions(steps=6, clamp=0.8, kl=2.0, weight_decay=3.0, batch_size=3, prefix_cache=prefix_cache)
     found = optimize_targets(lm, columns(), 1, options)
-    with lm.borrow(), torch.enable_grad():
-        for i, column in enumerate(columns()):
-            z, loss, steps = plain_loop(lm, column, 1, options)
-            torch.testing.assert_close(found.z[i], z, rtol=0, atol=1e-8)
-            assert float(found.loss[i]) == pytest.approx(loss, abs=1e-8)
-            assert int(found.steps[i]) == steps
+    check_against_plain_loop(lm, columns(), 1, options, found, 1e-8)
 
 
 def test_a_target_put_in_its_place_makes_the_model_say_it(lm: LanguageModel) -> None:

@@ -129,16 +129,22 @@ def test_the_identity_knows_the_weights_and_the_settings(tiny_lm, tiny_model, to
     assert model.identity != first
 
 
+def replying_from(folder, model, tokenizer):
+    """A model that is saved and loaded again, and then replies as it would have."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    local = LocalModel.from_pretrained(str(folder), max_new_tokens=8, batch_size=2, until="end")
+    said = [reply.text for reply in replies(local, PROMPTS)]
+    assert said == generated(model, tokenizer, 8)
+    assert len(set(said)) > 1
+    return local
+
+
 def test_a_mixture_of_experts_replies_though_it_has_no_sites(tiny_model, tokenizer, tmp_path):
     model = tiny_model("mixtral")
     with pytest.raises(SiteError, match="mixture of experts"):
         LanguageModel(model, tokenizer)
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    local = LocalModel.from_pretrained(str(tmp_path), max_new_tokens=8, batch_size=2, until="end")
-    said = [reply.text for reply in replies(local, PROMPTS)]
-    assert said == generated(model, tokenizer, 8)
-    assert len(set(said)) > 1
+    local = replying_from(tmp_path, model, tokenizer)
     assert local.identity == LocalModel.from_pretrained(str(tmp_path), max_new_tokens=8, until="end").identity
     with pytest.raises(SiteError, match=r"no sites in MixtralForCausalLM.*editable=False"):
         local.lm.projection(0)
@@ -156,13 +162,7 @@ def test_a_quantised_model_replies_and_is_known_by_its_codes(tiny_model, tokeniz
 
 
 def test_an_encoder_decoder_replies(trained_backend, tmp_path):
-    model, tokenizer = tiny_t5(), ending(trained_backend)
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    local = LocalModel.from_pretrained(str(tmp_path), max_new_tokens=8, batch_size=2, until="end")
-    said = [reply.text for reply in replies(local, PROMPTS)]
-    assert said == generated(model, tokenizer, 8)
-    assert len(set(said)) > 1
+    replying_from(tmp_path, tiny_t5(), ending(trained_backend))
 
 
 def test_an_encoder_decoder_of_another_kind_is_refused_by_name(tokenizer):

@@ -1,43 +1,12 @@
 """Datasets whose records give several edits, or are known here only by what is written of them: read to the letter."""
 
-import json
-from pathlib import Path
-
 import pytest
 
 from lightning_edit.data import load_requests
 from lightning_edit.data.event import Event, EventQuestion, Triple, event_edits, event_requests
 from lightning_edit.errors import RequestError
 from lightning_edit.requests import EditRequest, Probe
-
-FILES = Path(__file__).parents[1] / "fixtures" / "requests"
-
-
-def records(name):
-    return json.loads((FILES / name).read_text(encoding="utf-8"))
-
-
-def write(folder, value):
-    path = folder / "edits.json"
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("file", "name", "count"),
-    [
-        ("elken.json", "ELKEN", 3),
-        ("mquake.json", "MQuAKE", 3),
-        ("qaedit.json", "QAEdit", 2),
-        ("wise_hallucination.json", "WISE hallucination", 2),
-    ],
-)
-def test_each_format_is_recognised_whatever_the_container(file, name, count, tmp_path):
-    requests = load_requests(FILES / file)
-    assert (requests.format, len(requests), requests.skipped) == (name, count, [])
-    lines = tmp_path / "x.jsonl"
-    lines.write_text("\n".join(map(json.dumps, records(file))), encoding="utf-8")
-    assert load_requests(lines) == requests
+from tests.requests.files import FILES, check_fault, records, write
 
 
 def test_elken_teaches_what_the_event_states_and_holds_out_the_rest():
@@ -220,14 +189,7 @@ def fact(**changes):
 )
 def test_a_bad_record_names_the_dataset_s_own_field(record, changes, field, tmp_path):
     good = {**record, "case_id": 8} if "case_id" in record else {**record, "id": 8} if "id" in record else record
-    path = write(tmp_path, [good, {**record, **changes}])
-    with pytest.raises(RequestError) as caught:
-        load_requests(path)
-    assert caught.value.field == field
-    assert str(caught.value).startswith(f"{path}, line 1, record 2, field '{field}': found ")
-    skipping = load_requests(path, on_bad="skip")
-    assert len(skipping) == 1
-    assert [(found.record, found.field) for found in skipping.skipped] == [(2, field)]
+    check_fault(write(tmp_path, [good, {**record, **changes}]), field)
 
 
 def test_a_fault_in_one_edit_of_an_event_costs_the_whole_event(tmp_path):

@@ -1,21 +1,13 @@
 """Every request format, one small file each: recognised by its content, read to the letter."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from lightning_edit.data import load_requests
 from lightning_edit.errors import RequestError
 from lightning_edit.requests import EditRequest, Probe
-
-FILES = Path(__file__).parents[1] / "fixtures" / "requests"
-
-
-def write(folder, value):
-    path = folder / "edits.json"
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path
+from tests.requests.files import FILES, check_fault, records, write
 
 
 @pytest.mark.parametrize(
@@ -27,16 +19,18 @@ def write(folder, value):
         ("counterfact.json", "CounterFact, flat", 2),
         ("counterfact_rome.json", "CounterFact, ROME's form", 2),
         ("zsre_mend.json", "zsRE, MEND's training form", 2),
+        ("elken.json", "ELKEN", 3),
+        ("mquake.json", "MQuAKE", 3),
+        ("qaedit.json", "QAEdit", 2),
+        ("wise_hallucination.json", "WISE hallucination", 2),
     ],
 )
 def test_each_format_is_recognised_whatever_the_container(file, name, count, tmp_path):
     requests = load_requests(FILES / file)
     assert (requests.format, len(requests), requests.skipped) == (name, count, [])
-    text = (FILES / file).read_text(encoding="utf-8")
-    records = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.split("\n") if line]
     as_array, as_lines = tmp_path / "x.txt", tmp_path / "y.txt"
-    as_array.write_text(json.dumps(records, indent=2), encoding="utf-8")
-    as_lines.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    as_array.write_text(json.dumps(records(file), indent=2), encoding="utf-8")
+    as_lines.write_text("\n".join(map(json.dumps, records(file))), encoding="utf-8")
     assert load_requests(as_array) == load_requests(as_lines) == requests
 
 
@@ -216,14 +210,7 @@ MEND = {"subject": "Lumen", "src": "Where is Lumen?", "pred": "a", "alt": "b", "
     ],
 )
 def test_a_bad_record_names_the_dataset_s_own_field(record, changes, field, tmp_path):
-    path = write(tmp_path, [record, {**record, "case_id": 9, **changes}])
-    with pytest.raises(RequestError) as caught:
-        load_requests(path)
-    assert caught.value.field == field
-    assert str(caught.value).startswith(f"{path}, line 1, record 2, field '{field}': found ")
-    skipping = load_requests(path, on_bad="skip")
-    assert len(skipping) == 1
-    assert [(found.record, found.field) for found in skipping.skipped] == [(2, field)]
+    check_fault(write(tmp_path, [record, {**record, "case_id": 9, **changes}]), field)
 
 
 def test_unknown_formats_are_named_with_what_is_known(tmp_path):
