@@ -7,6 +7,7 @@ exactly values are met), a ledger (which keys must give which values) and a rest
 from lightning_edit.algebra.deployment import Deployment, Flushed, Mode, Reference, flush, next_weight
 from lightning_edit.algebra.ledger import SiteLedger
 from lightning_edit.algebra.moments import KeyCovariance
+from lightning_edit.algebra.penalties import L1Penalty, Penalty
 from lightning_edit.algebra.priors import (
     CovariancePrior,
     NullSpacePrior,
@@ -15,7 +16,6 @@ from lightning_edit.algebra.priors import (
     RidgePrior,
     prior_from_state,
 )
-from lightning_edit.algebra.proximal import L1Penalty, Penalty
 from lightning_edit.algebra.restrictions import Restriction, SpectrumLimit, TopKRelativeChange, identity
 from lightning_edit.algebra.snapshot import Snapshot
 from lightning_edit.algebra.statistics_file import Identity, load_statistics, read_identity, save_statistics

@@ -13,9 +13,10 @@ from lightning_edit.algebra.checks import check_matrix
 from lightning_edit.algebra.gram import GramForm
 from lightning_edit.algebra.increment import increment
 from lightning_edit.algebra.packing import Kept, Packed, unpack
+from lightning_edit.algebra.penalties import Penalty
 from lightning_edit.algebra.primal import PrimalForm, covariance
 from lightning_edit.algebra.prior import Prior
-from lightning_edit.algebra.proximal import Penalty, solve
+from lightning_edit.algebra.proximal import solve
 from lightning_edit.algebra.snapshot import Snapshot, Solved
 from lightning_edit.errors import LedgerError
 

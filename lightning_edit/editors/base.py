@@ -81,7 +81,7 @@ class ClosedFormEditor(Upkeep):
         unrestricted_sweep: Read upper layers with the unrestricted updates in the lower ones, as the published code
             of aligned RECT and PRUNE does: a model that is never deployed.
         penalty: A convex function of the update that the exact weight minimises besides, such as `L1Penalty`; see
-            `lightning_edit/algebra/proximal.py`. Needs a noise, a prior of full rank and a `deployment` that looks at
+            `lightning_edit/algebra/penalties.py`. Needs a noise, a prior of full rank and a `deployment` that looks at
             the whole update.
         conflicts: What becomes of an older request that a new one contradicts: `resolve` replaces it (Labyrinth, Prop.
             3.5), `append` solves for both, as published code does; not with noise 0 where history is kept.

@@ -89,6 +89,31 @@ def test_sequential_steps_add_up_and_each_solves_its_own_subproblem():
     assert reference.relative(before, expected - problem.base) < 1e-9
 
 
+def test_at_the_default_tolerance_steps_add_up_to_the_one_time_outputs_within_its_root():
+    problem = make_toy(d=3, n=10, count=6, cond=1e6)
+    one, steps = penalised(problem, 0.1)[0], penalised(problem, 0.1)[0]
+    one.append(problem.ids, problem.keys, problem.values)
+    for i in range(6):
+        steps.append(*problem.part([i]))
+        steps.solution()
+    off = (steps.solution() - one.solution()) @ problem.keys
+    residual = problem.values - problem.base @ problem.keys
+    assert one.penalty.tolerance == 1e-6
+    assert 0 < float(off.norm()) <= 2 * one.penalty.tolerance**0.5 * float(residual.norm())
+
+
+@pytest.mark.parametrize("weight", [1e-3, 0.1])
+def test_steps_do_not_grow_with_the_condition_of_the_moment(weight):
+    taken = []
+    for cond in (1e2, 1e5, 1e8):
+        problem = make_toy(d=3, n=40, count=6, cond=cond)
+        ledger, _ = penalised(problem, weight)
+        ledger.append(problem.ids, problem.keys, problem.values)
+        ledger.solution()
+        taken.append(ledger.snapshot().solved.steps)
+    assert max(taken) <= 200, taken  # a gradient method's grow with its root: ten thousand at 1e8
+
+
 def test_undo_is_never_having_had_it():
     problem = toy()
     ledger, dense = penalised(problem, 0.4, tolerance=1e-24)
