@@ -70,8 +70,8 @@ def edit_model(
         editor_hparams: Hyper-parameter file of EasyEdit, which names editor and options; `options` go before it.
         count: Use this many requests of the file; all where absent.
         edits_per_commit: Requests handed to the editor at once; all where absent.
-        corpus: Text or JSONL file to take key statistics from. Without it and `statistics`, the model's own
-            continuations of the requests' texts are read.
+        corpus: Text or JSONL file to take key statistics from. Without it and `statistics`, texts are read that
+            the model itself writes from its start token on.
         statistics: Safetensors file of key statistics of this model, instead of a corpus.
         tokens: Tokens read for key statistics at most; ten for each unit of the inner width where absent.
         budget: Requests that are asked about before and after; all where null.
@@ -202,7 +202,7 @@ def _prepare(
     else:
         texts, origin = (
             sample_corpus(lm, requests, limit, seed),
-            "what the model itself wrote behind the requests' texts",
+            "what the model itself wrote",
         )
     editor.prepare(lm, corpus=texts, max_tokens=limit)
     return f"key statistics from at most {limit} tokens of {origin}"

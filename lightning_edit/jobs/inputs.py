@@ -17,13 +17,15 @@ from lightning_edit.data.hub import local_file
 from lightning_edit.data.load import OnBad, load_requests
 from lightning_edit.data.text import read_texts
 from lightning_edit.errors import EditError, RequestError
-from lightning_edit.model.generation import generate
+from lightning_edit.model.encoding import tokenize
+from lightning_edit.model.generation import generate, write_freely
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.statistics import collect_statistics
 from lightning_edit.requests import EditRequest
 
 EMBEDDED = "embedded"
-SAMPLE_LENGTH = 64  # tokens the model writes behind each prompt of a sampled corpus
+SAMPLE_LENGTH = 64  # tokens of each text of a sampled corpus at most
+MOST_ROUNDS = 8  # of writing, for models whose texts end early
 TOKENS_PER_UNIT = 20  # tokens read for key statistics, for each unit of the inner width
 Choice = Literal["random", "first"]
 
@@ -134,20 +136,44 @@ def gather_moments(
 
 
 def sample_corpus(lm: LanguageModel, requests: Iterable[EditRequest], tokens: int, seed: int) -> list[str]:
-    """What the model itself writes behind the requests' texts: a corpus where the user has none.
+    """What the model itself writes: a corpus where the user has none.
+
+    A decoder writes from its start token on. It is not asked to go on from the requests' texts: key statistics of those
+    would price the very keys that are to be edited, and with a single request nothing else. An encoder-decoder, which
+    has no such statistics and cannot begin with nothing, does go on from them.
 
     Args:
         lm: The unedited language model.
-        requests: Requests, whose prompts, paraphrases and probes are the beginnings.
+        requests: Requests, whose prompts, paraphrases and probes an encoder-decoder reads.
         tokens: Tokens wanted, about.
         seed: Seed of the sampling; the global random state is left alone.
     """
-    beginnings = list(dict.fromkeys(text for request in requests for text in _texts(request)))
-    prompts = list(islice(cycle(beginnings), ceil(tokens / SAMPLE_LENGTH)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if not lm.layout.separate:
+            return _written_freely(lm, tokens)
+        beginnings = list(dict.fromkeys(text for request in requests for text in _texts(request)))
+        prompts = list(islice(cycle(beginnings), ceil(tokens / SAMPLE_LENGTH)))
         written = generate(lm, prompts, SAMPLE_LENGTH, batch_size=64, do_sample=True)
     return [prompt + text for prompt, text in zip(prompts, written, strict=True)]
+
+
+def _written_freely(lm: LanguageModel, tokens: int) -> list[str]:
+    """Texts from nothing, about as many tokens; a model that ends its texts early writes more of them."""
+    texts, known = list[str](), 0
+    for _ in range(MOST_ROUNDS):
+        written = write_freely(lm, ceil((tokens - known) / SAMPLE_LENGTH), SAMPLE_LENGTH)
+        fresh = [text for text in written if text.strip()]
+        texts += fresh
+        known += sum(len(ids) for ids, _ in tokenize(lm.tokenizer, fresh))
+        if known >= tokens:
+            break
+    if not known:
+        raise EditError(
+            "the model writes nothing from its start token, so there is no text to take key statistics from; expected "
+            "some. Give a text or JSONL file as corpus."
+        )
+    return texts
 
 
 def _texts(request: EditRequest) -> Sequence[str]:

@@ -4,12 +4,13 @@ This file knows how to hand a batch of prompts to `generate` and take strings ba
 decoder of its own; this one is for users, and takes every option of `transformers.GenerationConfig`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from transformers import GenerationConfig
 
+from lightning_edit.errors import EditError
 from lightning_edit.model.encoding import pad, padding_token
 from lightning_edit.model.language_model import LanguageModel
 
@@ -30,11 +31,41 @@ def generate(
         The continuations without their prompts and without special tokens.
     """
     config = _config(lm, {"max_new_tokens": max_new_tokens, "do_sample": False, **options})
-    texts, told = list[str](), lm.recall(prompts)
+    told = lm.recall(prompts)
+    batches = [told[start : start + batch_size] for start in range(0, len(told), batch_size)]
+    return _continue(lm, (lm.layout.read_prompts(lm, batch) for batch in batches), config)
+
+
+def write_freely(lm: LanguageModel, count: int, max_new_tokens: int = 64, batch_size: int = 64) -> list[str]:
+    """Texts that a decoder-only model makes up from nothing but its start token, sampled.
+
+    Args:
+        lm: The language model.
+        count: Number of texts.
+        max_new_tokens: Longest text.
+        batch_size: Texts in one batch.
+
+    Raises:
+        EditError: The tokenizer has no token that a text could start with.
+    """
+    lm.check_decoder_only("Writing from nothing")
+    named = (lm.tokenizer.bos_token_id, lm.tokenizer.eos_token_id)
+    start = next((token for token in named if token is not None), None)
+    if start is None:
+        raise EditError(
+            "the tokenizer has no bos_token and no eos_token; expected one of them, for texts from nothing to start with."
+        )
+    config = _config(lm, {"max_new_tokens": max_new_tokens, "do_sample": True})
+    sizes = [min(batch_size, count - done) for done in range(0, count, batch_size)]
+    return _continue(lm, ([[start]] * size for size in sizes), config)
+
+
+def _continue(lm: LanguageModel, batches: Iterable[list[list[int]]], config: GenerationConfig) -> list[str]:
+    """What the model writes behind rows of tokens."""
+    texts = list[str]()
     rng = not config.do_sample  # what is sampled advances the random state, as everywhere
     with lm.borrow(rng), _without_saved_settings(lm.model):
-        for start in range(0, len(prompts), batch_size):
-            rows = lm.layout.read_prompts(lm, told[start : start + batch_size])
+        for rows in batches:
             ids, mask = pad(rows, padding_token(lm.tokenizer), "left", lm.device)
             with lm.scope.announce(mask.sum(-1)):
                 output = lm.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)

@@ -16,6 +16,7 @@ from lightning_edit import load_edits
 from lightning_edit.cli import main
 from lightning_edit.editors.delta_file import apply_delta
 from lightning_edit.errors import EditError, RequestError
+from lightning_edit.jobs import inputs
 from lightning_edit.jobs.inputs import read_requests, sample_corpus
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.module import EditableModule
@@ -188,5 +189,18 @@ def test_a_sampled_corpus_is_the_models_own_and_leaves_the_random_state(
     assert torch.equal(torch.get_rng_state(), state)
     assert first == sample_corpus(tiny_lm, known_requests, tokens=300, seed=1)
     assert first != sample_corpus(tiny_lm, known_requests, tokens=300, seed=2)
-    assert all(text.startswith("the mother of") for text in first)
-    assert sum(len(ids) for ids in tiny_lm.tokenizer(first)["input_ids"]) >= 300
+    assert not any(text.startswith("the mother of") for text in first)  # whose keys are to be edited
+    assert sum(len(ids) for ids in tiny_lm.tokenizer(first)["input_ids"]) >= 290
+
+
+def test_a_model_that_writes_nothing_gives_no_corpus(tiny_lm: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "write_freely", lambda lm, count, longest: [" "] * count)
+    with pytest.raises(EditError, match=r"writes nothing from its start token.*as corpus"):
+        sample_corpus(tiny_lm, [], tokens=10, seed=0)
+
+
+def test_one_request_is_edited_without_a_corpus(model_folder: Path, request_file: Path, tmp_path: Path) -> None:
+    """Its own key is not priced as if all texts were about it."""
+    names = ["--model", str(model_folder), "--requests", str(request_file)]
+    _, after = run(tmp_path, *names, "--count=1", "--options.clamp=6", "--options.steps=40")
+    assert after["reliability"] == 1.0
