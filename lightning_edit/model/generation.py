@@ -53,7 +53,7 @@ def write_freely(lm: LanguageModel, count: int, max_new_tokens: int = 64, batch_
     start = next((token for token in named if token is not None), None)
     if start is None:
         raise EditError(
-            "the tokenizer has no bos_token and no eos_token; expected one of them, for texts from nothing to start with."
+            "the tokenizer has no bos_token and no eos_token; expected one, for texts from nothing to start with."
         )
     config = _config(lm, {"max_new_tokens": max_new_tokens, "do_sample": True})
     sizes = [min(batch_size, count - done) for done in range(0, count, batch_size)]
