@@ -39,8 +39,8 @@ class SiteLedger(LedgerView):
         base: W_b (d, n), kept in float32 or float64 as given (anything less precise is kept in float32).
         prior: Q, an operator on R^n.
         noise: s >= 0; 0 asks for exact interpolation, which needs independent keys and stays in Gram form.
-        penalty: A convex function of S - W_b that S minimises besides; see `penalties.py`. Needs a noise > 0 and a prior
-            of full rank, and S - W_b is of low rank no more.
+        penalty: A convex function of S - W_b that S minimises besides; see `penalties.py`. Needs a noise > 0 and a
+            prior of full rank, and S - W_b is of low rank no more.
         compact: Round keys and values to float32 as they come, and let `rest` put by all that follows from them.
 
     Raises:

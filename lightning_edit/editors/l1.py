@@ -3,8 +3,8 @@
     S minimises  1/2 ||V - S K||^2 + 1/2 tr((S - W_b) lambda M (S - W_b)') + w sum |S - W_b|
 
 over all active requests, whatever their order: the example of a convex penalty without a closed form. RECT's updates
-are sparse one by one and dense in sum; this sum is sparse. The price is an iteration where others solve once, some fifty
-steps that each cost about what the others' solution costs in primal form (`docs/mathematics.md` has figures).
+are sparse one by one and dense in sum; this sum is sparse. The price is an iteration where others solve once: some
+fifty products with an n x n factor, which `docs/mathematics.md` has figures of.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ class L1(MEMIT):
 
     Args:
         l1: w, the price of an entry's size; from max |(V - W_b K) K'| on nothing is edited at all.
-        tolerance: How small the duality gap has to be, relative to half of ||V - W_b K||^2. What edits add to outputs is
-            then exact within the root of it: a thousandth by default.
+        tolerance: How small the duality gap has to be, relative to half of ||V - W_b K||^2. Edited outputs are then
+            within the root of it, relative to ||V - W_b K||: within a thousandth by default.
         max_steps: Give up an edit after this many steps of the solver.
         options: See `MEMIT`, `CovarianceEditor` and `ClosedFormEditor`; no `deployment="none"`, since a penalty always
             looks at the whole update, and no `projected`, since it needs a prior of full rank.

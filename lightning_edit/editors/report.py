@@ -29,7 +29,11 @@ class EditReport:
         restored: Ids of replaced requests that came back.
         losses: Final loss of each column that was optimised, by column id.
         delta_norm: Frobenius norm of what was added to the edited weights, drift excluded.
-        pending_norm: Frobenius norm of deployed minus exact weights, what the next deployment makes up for.
+        pending_norm: Frobenius norm of deployed minus exact weights when they were deployed last: what a restriction
+            and rounding have left out. With `deployment` `feedback` or `flush` the next deployment makes up for it;
+            with `project_total` it is what the whole update lacks. With `none` nothing makes up for it: it is all that
+            was left out so far, or where batches are absorbed what the last one's step lacks, since the next exact
+            weight starts from the deployed one.
         drift_norm: Frobenius norm of what had moved the weights since the last deployment.
         notes: Remarks for a person, such as keys that are nearly equal though their targets differ.
         seconds: Wall-clock time of each phase, and `total`.

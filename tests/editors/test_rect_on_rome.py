@@ -3,13 +3,17 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from lightning_edit.algebra import KeyCovariance, RidgePrior
 from lightning_edit.editors import ClosedFormEditor, get_editor
 from lightning_edit.editors.preset_sheet import shipped_presets
 from lightning_edit.editors.presets import Preset
 from lightning_edit.model.language_model import LanguageModel
+from tests import reference
 from tests.editors.conftest import facts, gap, weights
+from tests.editors.restricted import QUICK as PLAIN
+from tests.editors.restricted import base_weights
 
 Make = Callable[..., LanguageModel]
 Moments = Callable[[LanguageModel], dict[int, KeyCovariance]]
@@ -55,3 +59,19 @@ def test_on_every_published_preset_the_prior_is_romes(name: str, make_lm: Make, 
     priors = [editor.make_prior(statistics, preset) for editor in (rome, rect)]
     assert priors[0].fingerprint == priors[1].fingerprint
     assert isinstance(priors[1], RidgePrior) is not preset.mom2_adjustment
+
+
+def test_rect_on_rome_edits_one_layer_and_meets_values_exactly(make_lm: Make, moments: Moments) -> None:
+    lm = make_lm()
+    editor = get_editor("rect", on="rome", **PLAIN)
+    editor.prepare(lm, statistics=moments(lm))
+    assert (editor.history, len(editor.layers)) == ("absorbed", 1)
+    kept = get_editor("rect", on="rome", aligned=True, layers=[1], **PLAIN)
+    kept.prepare(lm, statistics=moments(lm))
+    before = base_weights(lm, [1])
+    kept.edit(lm, facts(2))
+    ledger = kept.sites[0].ledger
+    expected = reference.interpolation(before[0], moments(make_lm())[1].moment, ledger.keys, ledger.values)
+    assert gap([ledger.solution() - before[0]], [expected - before[0]]) < 1e-9
+    allowed = torch.from_numpy(reference.rect(ledger.solution() - before[0], before[0], 0.2))
+    assert gap(weights(lm, kept), [before[0] + allowed]) < 1e-12
