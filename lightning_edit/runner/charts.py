@@ -3,16 +3,17 @@
 Knows rows, and standard deviations beside their means (`<key>_std`). Curves are drawn in `plots.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from lightning_edit.runner.cells import number
 from lightning_edit.runner.palette import add_legend, colour, hatch, marker
 from lightning_edit.runner.recipe import PlotSpec
-from lightning_edit.runner.results import RunResult, Scalar
+from lightning_edit.runner.results import RunResult
 
 MOST_NUMBERS = 28  # bars that still have room for their numbers
 
@@ -100,17 +101,6 @@ def draw_tradeoff(spec: PlotSpec, results: Sequence[tuple[int, RunResult]], fold
     axes.grid(visible=True, alpha=0.3, linewidth=0.6)
     add_legend(figure, labels)
     return _save(figure, spec, folder)
-
-
-def number(row: Mapping[str, Scalar], key: str) -> float | None:
-    """A number of a row; None where there is none.
-
-    Args:
-        row: The row.
-        key: Its key.
-    """
-    value = row.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def short(key: str) -> str:
