@@ -1,10 +1,10 @@
 """One edited projection: its ledger, what was written to it last, and how the next weight gets there.
 
-Between two edits training may move the weight. Drift is `W_now - W_deployed`, and a policy says what it is:
-`adopt` (training is right about everything but the edits), `restore` (an error that the next deployment cancels) or
-`ignore` (never noticed: updates are added to whatever is there). Rounding on write is measured, never assumed away.
-Where several processes share the rows of the weight, a site is about the rows of this one, and each of its methods is
-a collective. This file moves weights; it knows neither requests nor how keys and values are found.
+Where training has moved the weight between two edits, a policy says what that drift is: `adopt` (training is right
+about everything but the edits), `restore` (an error that the next deployment cancels) or `ignore` (never noticed:
+updates are added to whatever is there). Where several processes share the rows of the weight, a site is about the rows
+of this one, and each of its methods is a collective. What the model carries stands in `carried_weight.py`; this file
+knows neither requests nor how keys and values are found.
 """
 
 from typing import Literal
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_edit.algebra import Deployment, Penalty, Prior, SiteLedger, flush, identity, next_weight
+from lightning_edit.editors.carried_weight import CarriedWeight
 from lightning_edit.editors.site_backup import SiteBackup, fingerprint
-from lightning_edit.errors import LedgerError
 from lightning_edit.model.rows import Rows
 from lightning_edit.model.weights import read_weight
 
 Drift = Literal["adopt", "restore", "ignore"]
 
 
-class EditedSite:
+class EditedSite(CarriedWeight):
     """A projection under edit. The module itself is handed in anew at every call.
 
     Args:
@@ -44,15 +44,12 @@ class EditedSite:
         from_base: bool = False,
         rows: Rows | None = None,
     ) -> None:
-        self.layer = layer
-        self.rows = Rows(len(deployed)) if rows is None else rows
+        super().__init__(layer, deployed, Rows(len(deployed)) if rows is None else rows)
         self.ledger = ledger
-        self.deployed = deployed
         self.deployment = deployment
         self.source = source
         self.restricted = True  # whether the restriction is at work by now, see `Deployment.after`
         self.pending = 0.0  # Frobenius norm of deployed minus exact weight, ignored drift aside
-        self.ignored: Tensor | None = None  # all drift so far that must not be noticed (d, n), float64
         self.keeps_origin = from_base or deployment.mode == "project_total" or deployment.reference == "original"
         self.origin: Tensor | None = None  # W_b before anything was absorbed, if it is kept (d, n)
         self._last = ledger.snapshot()  # the ledger when the weight was deployed last
@@ -100,22 +97,15 @@ class EditedSite:
         Returns:
             The drift's Frobenius norm, and whether the weight has to be deployed again because of it.
         """
-        now = self.rows.read(projection)
-        if self.rows.all(torch.equal(now, self.deployed)):
+        drift = self._drift(projection)
+        if drift is None:
             return 0.0, False
-        drift = now.double() - self.deployed.double()
-        if not self.rows.all(bool(drift.isfinite().all())):
-            raise LedgerError(
-                f"the weight of layer {self.layer} is not finite any more; expected finite weights between edits. "
-                "Training has diverged: go back to an earlier checkpoint."
-            )
         if policy == "ignore":
-            self.ignored = drift if self.ignored is None else self.ignored + drift
-            self.deployed = now.clone(memory_format=torch.contiguous_format)
+            self._ignore(drift, projection)
         elif policy == "adopt":
             self._adopt(drift)
         elif self.deployment.mode == "none":  # which corrects nothing by itself
-            self.rows.write(projection, self.deployed)
+            self.reinstate(projection)
         return self.rows.norm(drift), policy != "ignore"
 
     def hold(self, projection: nn.Module) -> None:
@@ -133,7 +123,7 @@ class EditedSite:
         Args:
             projection: The module.
         """
-        self.rows.write(projection, self._on_top(self._base))
+        self._put(projection, self._base)
 
     def release(self, projection: nn.Module) -> None:
         """Deploy from the weight that was put by, if one was.
@@ -166,7 +156,7 @@ class EditedSite:
         if self._held is None:
             self._deploy_from(self._seen(projection), projection)
         else:
-            self.rows.write(projection, self._on_top(self._next(self._exact(), self._held, restricted=False)))
+            self._put(projection, self._next(self._exact(), self._held, restricted=False))
 
     def deploy_exactly(self, projection: nn.Module) -> None:
         """Write the exact weight, whatever the deployment says, and remember what it became.
@@ -175,16 +165,8 @@ class EditedSite:
             projection: The module.
         """
         exact = self._exact()
-        self.rows.write(projection, self._on_top(exact))
+        self._put(projection, exact)
         self._remember(exact, projection)
-
-    def reinstate(self, projection: nn.Module) -> None:
-        """Write what was deployed last, bit for bit, into a model that carries something else.
-
-        Args:
-            projection: The module.
-        """
-        self.rows.write(projection, self.deployed)
 
     def distance(self, projection: nn.Module) -> float:
         """Frobenius norm of what the model carries minus the exact weight, ignored drift aside.
@@ -228,15 +210,6 @@ class EditedSite:
         self.deployed, self.pending = backup.deployed, backup.pending
         self.ignored, self.origin = backup.ignored, backup.origin
 
-    def moved(self, projection: nn.Module, since: Tensor) -> float:
-        """Frobenius norm of what the model carries minus what it carried.
-
-        Args:
-            projection: The module.
-            since: The own rows of the weight then.
-        """
-        return self.rows.norm(self.rows.read(projection).double() - since.double())
-
     @property
     def _deploys_exactly(self) -> bool:
         """Whether the exact weight is what is deployed."""
@@ -262,12 +235,7 @@ class EditedSite:
 
     def _remember(self, exact: Tensor, projection: nn.Module) -> None:
         """What the weight in the model became, and how far from the exact one (d, n) it is."""
-        self.deployed = self.rows.read(projection).clone(memory_format=torch.contiguous_format)
-        if not self.rows.all(bool(self.deployed.isfinite().all())):
-            raise LedgerError(
-                f"the edited weight of layer {self.layer} is not finite in {self.deployed.dtype}; expected finite "
-                "entries. Lower the clamp, or give the prior more weight."
-            )
+        self._accept(projection)
         self.pending = self.rows.norm(self._seen(projection) - exact)
         self.ledger.rest()
         self._last = self.ledger.snapshot()
@@ -280,11 +248,6 @@ class EditedSite:
         increment = apart(self.ledger.increment, self._last, now) if how.mode == "none" else None
         return next_weight(exact, now, self._base, restriction, how.mode, increment, how.reference)
 
-    def _write(self, projection: nn.Module, weight: Tensor) -> Tensor:
-        """Write a weight (d, n) and return what it became, both without the drift that is ignored."""
-        self.rows.write(projection, self._on_top(weight))
-        return self._seen(projection).clone()
-
     @property
     def _base(self) -> Tensor:
         """The weight before any edit, which totals are relative to (d, n), float64."""
@@ -293,12 +256,3 @@ class EditedSite:
     def _exact(self) -> Tensor:
         """The own rows of the exact weight, float64."""
         return self.rows.together(self.ledger.solution)
-
-    def _seen(self, projection: nn.Module) -> Tensor:
-        """The weight in the model in float64, without the drift that is ignored."""
-        now = self.rows.read(projection).double()
-        return now if self.ignored is None else now - self.ignored
-
-    def _on_top(self, weight: Tensor) -> Tensor:
-        """A weight with the drift that is ignored."""
-        return weight if self.ignored is None else weight + self.ignored
