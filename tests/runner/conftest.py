@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,23 +38,43 @@ def request_file(known_requests: list[EditRequest], tmp_path_factory: pytest.Tem
     return file
 
 
+@pytest.fixture
+def two_seeds(model_folder: Path, request_file: Path) -> dict[str, Any]:
+    """How a job plays all four requests in two steps, twice."""
+    where = {"model": str(model_folder), "requests": str(request_file), "device": "cpu"}
+    return {**where, "count": 4, "steps": 2, "seeds": [0, 1]}
+
+
 @pytest.fixture(scope="session")
 def model_folder(
     tiny_model: Callable[..., PreTrainedModel], trained_backend: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A tiny Llama that learned the facts, with its tokenizer."""
+    return taught(tiny_model("llama", initializer_range=0.05), trained_backend, "", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def brief_folder(
+    tiny_model: Callable[..., PreTrainedModel], trained_backend: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same, but it is silent behind an answer, where the other goes on: many answers cost half as much."""
+    model, end = tiny_model("llama", initializer_range=0.05), "<|endoftext|>"
+    return taught(model, trained_backend, end, tmp_path_factory.mktemp("brief"))
+
+
+def taught(model: PreTrainedModel, backend: str, end: str, folder: Path) -> Path:
+    """A folder with a model that was trained on the facts, each followed by an end, and its tokenizer."""
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(trained_backend), eos_token="<|endoftext|>", pad_token="<|pad|>"
+        tokenizer_object=Tokenizer.from_str(backend), eos_token="<|endoftext|>", pad_token="<|pad|>"
     )
-    model = tiny_model("llama", initializer_range=0.05).train()
-    rows = [tokenizer(f"{PROMPT.format(name)} {answer}.", return_tensors="pt").input_ids for name, answer in FACTS]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    facts = [f"{PROMPT.format(name)} {answer}.{end}" for name, answer in FACTS]
+    rows = [tokenizer(fact, return_tensors="pt").input_ids for fact in facts]
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=3e-3)
     for _ in range(120):
         loss = torch.stack([model(input_ids=row, labels=row).loss for row in rows]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -69,22 +69,15 @@ def test_every_editor_starts_from_the_clean_model(model_folder: Path, request_fi
     assert other.row["distance"] > 0.01
 
 
-def test_the_clean_model_and_published_tables_have_their_place(
-    model_folder: Path, request_file: Path, tmp_path: Path
-) -> None:
+def test_the_clean_model_and_published_tables_have_their_place(two_seeds: dict[str, Any], tmp_path: Path) -> None:
     clean, edited = compare(
         tmp_path,
         {"memit": STRONG},
-        model=str(model_folder),
-        requests=str(request_file),
-        count=4,
-        steps=2,
-        seeds=[0, 1],
+        **two_seeds,
         measurements=1,
         choice="first",
         tables=["counterfact", "zsre"],
         unedited=True,
-        device="cpu",
         asking=Asking(teacher_forced=True),
     )
     assert clean.label == "unedited"

@@ -43,8 +43,8 @@ TRAINING = [
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_recipe_runs_as_it_ships(name: str, model_folder: Path, request_file: Path, tmp_path: Path) -> None:
-    where = ["--model", str(model_folder), "--requests", str(request_file), "--device", "cpu"]
+def test_a_recipe_runs_as_it_ships(name: str, brief_folder: Path, request_file: Path, tmp_path: Path) -> None:
+    where = ["--model", str(brief_folder), "--requests", str(request_file), "--device", "cpu"]
     budget = [] if name == "labyrinth_interference" else ["--budget", "4"]
     arguments = [*where, "--seeds", "[0,1]", *budget, *SMALL[name]]
     assert main(["run", name, "--output", str(tmp_path), *arguments]) == 0
@@ -83,9 +83,9 @@ def test_abilities_of_the_embedded_model_are_asked() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
-def test_edits_are_followed_through_training_in_every_run(model_folder: Path, tmp_path: Path) -> None:
+def test_edits_are_followed_through_training_in_every_run(brief_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    model = f"--model.model={model_folder}"
+    model = f"--model.model={brief_folder}"
     assert main(["run", "edits_survive_training", "--output", str(output), model, *TRAINING]) == 0
     rows = {row["run"]: row for row in json.loads((output / "summary.json").read_text())["rows"]}
     assert list(rows) == list(load_recipe("edits_survive_training").runs)

@@ -1,6 +1,7 @@
 """`latent_shift`: the numbers by hand, the picture's axes, and a small run."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,18 +35,13 @@ def test_axes_are_the_widest_directions_of_all_clouds_together() -> None:
     torch.testing.assert_close(axes.T @ axes, torch.eye(2, dtype=torch.float64))
 
 
-def test_a_run_measures_and_draws(model_folder: Path, request_file: Path, tmp_path: Path) -> None:
+def test_a_run_measures_and_draws(two_seeds: dict[str, Any], tmp_path: Path) -> None:
     strong, again = latent_shift(
         tmp_path,
         {"strong": STRONG, "again": STRONG},
-        model=str(model_folder),
-        requests=str(request_file),
-        count=4,
-        steps=2,
-        seeds=[0, 1],
+        **two_seeds,
         measurements=2,
         kind="neighbour",
-        device="cpu",
     )
     assert strong.row["displacement"] > 0.01
     assert strong.row["displacement"] == again.row["displacement"]  # each from the clean model

@@ -41,20 +41,15 @@ def test_shares_are_averaged_and_f1_and_perplexity_stand_beside(tiny_lm: Languag
 
 
 def test_an_edited_model_does_the_worlds_tasks_with_its_edits(
-    model_folder: Path, request_file: Path, tmp_path: Path
+    model_folder: Path, two_seeds: dict[str, Any], tmp_path: Path
 ) -> None:
     clean, edited = compare(
         tmp_path,
         {"memit": STRONG},
-        model=str(model_folder),
-        requests=str(request_file),
-        count=4,
-        steps=2,
-        seeds=[0, 1],
+        **two_seeds,
         measurements=2,
         choice="first",
         unedited=True,
-        device="cpu",
         asking=Asking(tasks=TASKS, questions=3),
     )
     lm = EditableModule.from_pretrained(str(model_folder)).language_model
