@@ -19,8 +19,9 @@ from tests.editors import gradient
 Make = Callable[..., LanguageModel]
 FAMILIES = ["gpt2", "gptj", "opt", "llama", "mistral", "qwen2"]
 OTHERS = ["She works for the company", "He was born in the city, and", "What is the language of the people there?"]
-GRACE_OPTIONS: dict[str, Any] = {"layer": 1, "radius": 0.05, "lr": 0.5, "steps": 60, "stop_loss": 0.02}
+GRACE_OPTIONS: dict[str, Any] = {"part": "down", "layer": 1, "radius": 0.05, "lr": 0.5, "steps": 60, "stop_loss": 0.02}
 WISE_OPTIONS: dict[str, Any] = {
+    "part": "down",
     "layer": 1,
     "lr": 1.0,
     "steps": 60,

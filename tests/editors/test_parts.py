@@ -11,6 +11,7 @@ from lightning_edit.editors import get_editor
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.forward_editor import ForwardEditor
 from lightning_edit.errors import EditError, SiteError, StateError
+from lightning_edit.model.ffn_parts import Part, find_part
 from lightning_edit.model.language_model import LanguageModel
 from lightning_edit.model.weights import read_weight, write_weight
 from tests.editors.forward import Make, fact, facts
@@ -187,13 +188,18 @@ def test_a_side_memory_is_the_weight_with_its_task_vector(place: Place, make_lm:
     assert torch.allclose(told(lm, facts(1)), told(other, facts(1)), rtol=1e-9)
 
 
-def test_a_preset_keeps_the_output_projection(make_lm: Make) -> None:
-    for name, options in (("grace", {"preset": "gpt2-xl", "layer": 1}), ("wise", {"preset": "gpt2-xl", "layer": 1})):
-        lm, editor = make_lm("gpt2"), get_editor(name, **options)
-        editor.attach(lm)
-        assert isinstance(editor, ForwardEditor)
-        assert editor.settings.part == "down"
-        assert lm.projection(1)._forward_hooks
+@pytest.mark.parametrize("name", ["grace", "wise"])
+@pytest.mark.parametrize(("preset", "part"), [("gpt2-xl", "up"), ("gpt-j-6b", "down"), ("llama-2-7b", "down")])
+def test_a_preset_names_the_projection_that_is_published(name: str, preset: str, part: Part, make_lm: Make) -> None:
+    lm, editor = make_lm("gpt2"), get_editor(name, preset=preset, layer=1)
+    editor.attach(lm)
+    assert isinstance(editor, ForwardEditor)
+    assert editor.settings.part == part
+    assert lm.model.get_submodule(find_part(lm, 1, part).path)._forward_hooks
+    asked = get_editor(name, preset=preset, layer=1, part="down")
+    asked.attach(make_lm("gpt2"))
+    assert isinstance(asked, ForwardEditor)
+    assert asked.settings.part == "down"
 
 
 def loaded(editor: Editor, state: dict[str, Any], lm: LanguageModel) -> Editor:
