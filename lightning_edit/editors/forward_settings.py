@@ -17,7 +17,7 @@ import yaml
 from lightning_edit.editors.preset_scaling import nearest_sheet, same_depth, shape_of
 from lightning_edit.editors.preset_sheet import shipped_presets
 from lightning_edit.editors.presets import find_sheet
-from lightning_edit.errors import EditError
+from lightning_edit.errors import EditError, SiteError
 from lightning_edit.model.ffn_parts import Part, find_part
 from lightning_edit.model.language_model import LanguageModel
 
@@ -139,7 +139,7 @@ def find_settings(
             )
         found = known[near.name]
         depth = same_depth(lm, near, found.layer)
-        found = replace(found, name="default", layer=depth)
+        found = replace(found, name="default", layer=depth, part=_part_there(lm, depth, found.part))
         _log.warning(
             "no settings of %s are known for this model; taken are those of %s at layer %d. Options of the editor "
             "override them.",
@@ -153,6 +153,15 @@ def find_settings(
     find_part(lm, settings.layer, settings.part)
     assert isinstance(settings, kind)
     return settings
+
+
+def _part_there(lm: LanguageModel, layer: int, part: Part) -> Part:
+    """The part, or `down` where the model, which may be of another family, has no such part."""
+    try:
+        find_part(lm, layer, part)
+    except SiteError:
+        return "down"
+    return part
 
 
 @cache

@@ -64,6 +64,10 @@ def test_another_model_gets_the_nearest_ones_at_the_same_depth_and_is_told(
         found = find_settings(make_lm("gpt2", n_layer=12), "wise", WiseSettings, {"lr": 0.5, "steps": None})
     assert (found.name, found.layer, found.lr, found.steps) == ("default", round(8 * 11 / 47), 0.5, 40)
     assert "those of gpt2-xl at layer 2" in caplog.text
+    assert found.part == "up"
+    fused = find_settings(make_lm("phi3"), "wise", WiseSettings, {})
+    assert "those of gpt2-xl at layer 0" in caplog.text
+    assert fused.part == "down"  # it has no part of its own that leads onto the inner width
     named = find_settings(make_lm(num_hidden_layers=30), "grace", GraceSettings, {}, "Llama-2-7B")
     assert (named.name, named.layer) == ("llama-2-7b", 27)
 
