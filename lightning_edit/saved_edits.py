@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from lightning_edit.editors.description import describe_editor, editor_path, make_editor
 from lightning_edit.editors.editor import Editor
 from lightning_edit.editors.exporting import write_edited
-from lightning_edit.editors.first_rank import is_first_rank
+from lightning_edit.editors.first_rank import first_rank_writes
 from lightning_edit.editors.plain import Writer, read_tree
 from lightning_edit.editors.site_backup import fingerprint
 from lightning_edit.errors import EditError, StateError
@@ -34,7 +34,8 @@ def save_edits(module: object, folder: str | PathLike[str], editor: Editor | Non
     """Write a model and its editor, so that `load_edits` brings both back.
 
     The weights are written without what the editor puts around the model, a PEFT adapter of the user's merged in. Under
-    a distributed strategy every rank has to call, and the first one writes.
+    a distributed strategy every rank has to call, and the first one writes; the processes of a sharded model go on when
+    it is written.
 
     Args:
         module: An `EditableModule` or `LanguageModel`.
@@ -53,15 +54,16 @@ def save_edits(module: object, folder: str | PathLike[str], editor: Editor | Non
     editor = editor or getattr(module, "editor", None)
     if not isinstance(editor, Editor):
         raise EditError("the module has no editor whose edits could be saved; expected one. Pass it as editor=...")
-    first = is_first_rank()
-    editor.detach(lm)
-    try:
-        write_edited(lm, folder, first)
-    finally:
-        editor.attach(lm)
+    with first_rank_writes(lm.model) as writes:
+        editor.detach(lm)
+        try:
+            write_edited(lm, folder, writes)
+        finally:
+            editor.attach(lm)
     marks, state = _fingerprints(editor, lm), editor.state_dict()  # both are gathered where the model is sharded
-    if first:
-        _write(Path(folder), lm, editor, marks, state)
+    with first_rank_writes(lm.model) as writes:
+        if writes:
+            _write(Path(folder), lm, editor, marks, state)
 
 
 def load_edits(

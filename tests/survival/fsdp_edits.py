@@ -25,6 +25,7 @@ from lightning_edit.model.saving import save_folder
 from lightning_edit.model.statistics import collect_statistics
 from lightning_edit.model.weights import read_weight, write_weight
 from lightning_edit.module import EditableModule
+from lightning_edit.saved_edits import save_edits
 from tests.callbacks.training import LAYERS, QUICK, make_tokenizer, requests, texts, tiny_module
 from tests.conftest import CONFIGS
 
@@ -158,7 +159,7 @@ def exported(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict
 
     def slowly(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         time.sleep(0.5)
-        wrote.append(Path(path).name)
+        wrote.append("editor" if "editor" in Path(path).name else Path(path).name)  # written beside its place
         save_file(tensors, path, metadata)
 
     adapter, delta = folder / "adapter", folder / "edits.safetensors"
@@ -168,6 +169,9 @@ def exported(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict
     with mock.patch.multiple("lightning_edit.editors.delta_file", save_file=slowly):
         notes.append(editor.export_delta(lm, delta))
         there.append([delta.name] if delta.is_file() else [])
+    with mock.patch.multiple("lightning_edit.saved_edits", save_file=slowly):
+        save_edits(lm, folder / "module", editor)
+        there.append(sorted(path.name for path in (folder / "module").iterdir() if "editor" in path.name))
     (folder / "taken").touch()
     try:
         editor.export_adapter(lm, folder / "taken")

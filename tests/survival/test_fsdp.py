@@ -124,9 +124,10 @@ def test_one_rank_exports_and_the_others_wait(
 ) -> None:
     first, second = (rank["exported"] for rank in ranks)
     alone = exported(trained_backend, tmp_path)
-    assert first["wrote"] == alone["wrote"] == ["adapter_model.safetensors", "edits.safetensors"]
+    assert first["wrote"] == alone["wrote"] == ["adapter_model.safetensors", "edits.safetensors", "editor"]
     assert second["wrote"] == []
     assert first["there"] == second["there"] == alone["there"]
+    assert first["there"][-1] == ["editor.json", "editor.safetensors"]
     assert first["notes"] == second["notes"]
     for note, other in zip(first["notes"], alone["notes"], strict=True):
         assert note["requests"] == other["requests"] == [f"r{i}" for i in range(3)]
