@@ -169,10 +169,10 @@ def test_editors_are_compared_at_equal_reliability(
     model_folder: Path, reading: Reading, request_file: Path, tmp_path: Path
 ) -> None:
     editors = {
-        "memit/weak": {**MEMIT, "prior_weight": 500.0},
-        "memit/strong": {**MEMIT, "prior_weight": 0.1},
-        "sensitivity/weak": {**MEMIT, "editor": "sensitivity_aware", "prior_weight": 500.0},
-        "sensitivity/strong": {**MEMIT, "editor": "sensitivity_aware", "prior_weight": 0.1},
+        "memit/weak": {**MEMIT, "prior_weight": 5000.0},
+        "memit/strong": {**MEMIT, "prior_weight": 5.0},
+        "sensitivity/weak": {**MEMIT, "editor": "sensitivity_aware", "prior_weight": 5000.0},
+        "sensitivity/strong": {**MEMIT, "editor": "sensitivity_aware", "prior_weight": 5.0},
     }
     edits = Edits(editors, requests=str(request_file), choice="first", tokens=600)
     found = rows(geometry_compare(tmp_path, edits, [2, 4], str(model_folder), reading, edits_per_commit=2))
