@@ -34,3 +34,16 @@ class StrategyError(EditError):
 
 class GeometryError(EditError):
     """Hidden representations are misshapen, not finite, or too few for what is asked of them."""
+
+
+def reason_of(error: BaseException) -> str:
+    r"""What another package's error says, in one line; its class where it says nothing.
+
+    Args:
+        error: The error.
+
+    Example:
+        >>> reason_of(OSError("\n no such model\nsee the manual")), reason_of(ValueError())
+        ('no such model', 'ValueError')
+    """
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

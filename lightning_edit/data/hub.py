@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from lightning_edit.errors import RequestError
+from lightning_edit.errors import RequestError, reason_of
 
 _ADDRESS = re.compile(r"(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?/(?P<file>.+)")
 _FORM = "hf://datasets/<owner>/<name>[@<revision>]/<file>"
@@ -41,11 +41,10 @@ def _fetch(repo: str, file: str, revision: str | None, address: str) -> Path:
     try:
         return Path(hf_hub_download(repo, file, repo_type="dataset", revision=revision))
     except (OSError, ValueError, EntryNotFoundError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RequestError(
-            f"{address}: cannot be fetched ({type(error).__name__}: {reason}); expected a public file, or one that you "
-            "may read, and a connection, or the file in the Hub's cache. Check the address and HF_HUB_OFFLINE, or "
-            "download the file and give its path."
+            f"{address}: cannot be fetched ({type(error).__name__}: {reason_of(error)}); expected a public file, or "
+            "one that you may read, and a connection, or the file in the Hub's cache. Check the address and "
+            "HF_HUB_OFFLINE, or download the file and give its path."
         ) from error
 
 

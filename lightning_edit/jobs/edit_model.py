@@ -191,8 +191,6 @@ def _prepare(
     if not editor.needs_statistics:
         editor.prepare(lm, corpus=None if corpus is None else read_texts(corpus))
         return "no key statistics were needed"
-    if corpus is not None and statistics is not None:
-        raise EditError(f"found corpus={corpus!r} and statistics={statistics!r}; expected one of them at most")
     if statistics is not None:
         editor.prepare(lm, statistics=statistics)
         return f"key statistics from {statistics}"

@@ -112,11 +112,9 @@ def gather_moments(
         layers: The layers that any editor needs; none is no pass.
         stream: Requests whose texts the model continues, where there is no corpus.
         corpus: Text or JSONL file; the embedded world's documents, or else the model's own text, where None.
-        statistics: Safetensors file of key statistics, instead of a corpus.
+        statistics: Safetensors file of key statistics; `check_files` has refused both.
         tokens: Tokens read at most; twenty for each unit of the inner width where None.
     """
-    if corpus is not None and statistics is not None:
-        raise EditError(f"found corpus={corpus!r} and statistics={statistics!r}; expected one of them at most")
     if statistics is not None:
         return statistics
     if not layers:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from lightning_edit.errors import EditError
+from lightning_edit.errors import EditError, reason_of
 from lightning_edit.model.seq2seq import auto_class
 
 
@@ -26,9 +26,8 @@ def load_pretrained(name: str, dtype: torch.dtype | str) -> tuple[Any, PreTraine
         model = auto_class(name).from_pretrained(name, dtype=dtype)
         return model, AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise EditError(
-            f"found no model that can be loaded as {name!r} ({reason}); expected a folder with a model and its "
-            "tokenizer, as save_pretrained writes them, or the name of one on the Hugging Face Hub that you may read. "
-            "Correct the name, and unset HF_HUB_OFFLINE where it has to be downloaded."
+            f"found no model that can be loaded as {name!r} ({reason_of(error)}); expected a folder with a model "
+            "and its tokenizer, as save_pretrained writes them, or the name of one on the Hugging Face Hub that you "
+            "may read. Correct the name, and unset HF_HUB_OFFLINE where it has to be downloaded."
         ) from error

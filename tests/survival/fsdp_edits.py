@@ -124,17 +124,23 @@ def counted() -> Iterator[set[int]]:
         yield seen
 
 
-def adapted(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict[str, Any]:
-    """Edit under a PEFT adapter and save, whatever the model is cut into; what it says, and whether it is as before."""
-    module = make_module(backend, "llama", ADAPTER)
-    lm = module.language_model
+def edited(lm: LanguageModel, mesh: DeviceMesh | None, count: int) -> ClosedFormEditor:
+    """An editor that has made some edits in a model, which is cut over a mesh if there is one."""
     statistics = collect_statistics(lm, texts(20), LAYERS)
     if mesh is not None:
         cut_over(mesh, lm)
     editor = get_editor("memit", **FEW)
     assert isinstance(editor, ClosedFormEditor)
     editor.prepare(lm, statistics=statistics)
-    editor.edit(lm, requests(2))
+    editor.edit(lm, requests(count))
+    return editor
+
+
+def adapted(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict[str, Any]:
+    """Edit under a PEFT adapter and save, whatever the model is cut into; what it says, and whether it is as before."""
+    module = make_module(backend, "llama", ADAPTER)
+    lm = module.language_model
+    editor = edited(lm, mesh, 2)
     before = whole(lm.model)
     editor.export_merged(lm, folder / "exported")
     save_folder(module.model, module.tokenizer, folder / "saved", write=mesh is None or mesh.get_local_rank() == 0)
@@ -148,13 +154,7 @@ def adapted(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict[
 def exported(backend: str, folder: Path, mesh: DeviceMesh | None = None) -> dict[str, Any]:
     """Export on every process to the same place, writing slowly; who wrote, what was there then, and what was said."""
     lm = make_module(backend, "llama").language_model
-    statistics = collect_statistics(lm, texts(20), LAYERS)
-    if mesh is not None:
-        cut_over(mesh, lm)
-    editor = get_editor("memit", **FEW)
-    assert isinstance(editor, ClosedFormEditor)
-    editor.prepare(lm, statistics=statistics)
-    editor.edit(lm, requests(3))
+    editor = edited(lm, mesh, 3)
     wrote: list[str] = []
 
     def slowly(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
